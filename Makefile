@@ -111,7 +111,7 @@ api-release: setup ## take the present OpenAPI document as the released one, whi
 
 .PHONY: pictures
 pictures: setup chromium ## the dashboard's pictures in docs/images, made by its tests
-	@TRAINKIT_PICTURES="$(CURDIR)/docs/images" $(BIN)/python -m pytest tests/e2e/test_dashboard.py -q
+	@TRAINKIT_PICTURES="$(CURDIR)/docs/images" $(BIN)/python -m pytest tests/e2e/test_dashboard.py tests/e2e/test_dashboard_job.py -q
 
 sbom: setup ## what is installed, as CycloneDX JSON from the lock files (sbom.json)
 	@$(BIN)/python -m supply_chain.sbom --output sbom.json && echo sbom.json

@@ -1,4 +1,5 @@
-"""The dashboard in a real browser: a list of 1,000 jobs, and 20 runs of 100,000 points over each other.
+"""The dashboard in a real browser: a list of 1,000 jobs, 20 runs of 100,000 points over each other, and
+the memory of a page that follows a job for an hour.
 
     python -m benchmarks dashboard
 
@@ -21,8 +22,16 @@ from service.migrate import upgrade
 from tests.support.api import row
 from tests.support.bulk_rows import Amounts, fill, finished_job
 from tests.support.chromium import find_chromium
+from tests.support.replayed_stream import (
+    LOG_LINES_A_SECOND,
+    METRIC_MESSAGES_A_SECOND,
+    NAMES,
+    Replay,
+    heap_growth,
+)
 
 JOBS, RUNS, POINTS, ROUNDS = 1000, 20, 100_000, 5
+HOUR = 3600
 ROWS_A_CALL = 20_000
 FRAMES = """(distance) => new Promise((resolve) => {
   const box = document.querySelector('.rows') ?? document.scrollingElement;
@@ -65,6 +74,14 @@ def main() -> None:
             page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
             page.add_init_script(f"sessionStorage.setItem('trainkit-key', '{key}')")
             look(page, str(client.base_url), ids)
+            page.goto(f"{client.base_url}/ui/#/jobs/{ids[0]}")
+            page.locator(".plot canvas").first.wait_for()
+            grown = heap_growth(page, Replay(HOUR, parts=12))
+            print(
+                f"an hour of a running job ({HOUR * METRIC_MESSAGES_A_SECOND:,} messages of {len(NAMES)} rows, "
+                f"{HOUR * LOG_LINES_A_SECOND:,} lines): the heap grew by {grown:.1f} MiB",
+                flush=True,
+            )
             browser.close()
 
 

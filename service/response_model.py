@@ -129,6 +129,36 @@ class AttainableOut(ResponseModel):
     """The same for jobs on the same dataset, columns, task and split."""
 
 
+class CalibrationBinOut(StoredDocument):
+    """Samples whose confidence lies between `low` and `high`."""
+
+    low: float = 0
+    high: float = 0
+    samples: int = 0
+    confidence: float = 0
+    """The mean of their largest class probabilities."""
+    accuracy: float = 0
+
+
+class CalibrationOut(StoredDocument):
+    """Whether a classifier is right as often as it is sure."""
+
+    expected_calibration_error: float = 0
+    """The mean of |accuracy - confidence| over the samples, by bin."""
+    bins: list[CalibrationBinOut] = []
+    """Of equal width; empty ones are left out."""
+
+
+class MisclassifiedOut(StoredDocument):
+    """Samples of one class that were taken for another."""
+
+    true: int = 0
+    """Position in `classes`."""
+    predicted: int = 0
+    samples: list[int] = []
+    """Positions in the dataset, the surest mistakes first, at most 12."""
+
+
 class EvaluationBase(ResponseModel):
     """Metrics of a model on labelled samples."""
 
@@ -139,6 +169,11 @@ class EvaluationBase(ResponseModel):
     confusion_matrix: list[list[int]] = []
     """Rows are the true classes, columns the predicted ones, in the order of `classes`."""
     classes: list[str] = []
+    misclassified: list[MisclassifiedOut] = []
+    """Pairs of classes that were confused, the most frequent first, at most 200; empty for rows that are in no dataset.
+    `GET /v1/datasets/{dataset}/preview.png?samples=` shows the samples."""
+    calibration: CalibrationOut | None = None
+    """Null for numbers, and for a model whose outputs are no probabilities."""
     ablation: AblationOut | None = None
     """Multimodal models: the metrics when the image or the columns are another sample's."""
 

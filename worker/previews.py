@@ -21,8 +21,16 @@ PNG = "image/png"
 
 
 def preview(prepared: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
-    """A labelled contact sheet, or plots of the columns."""
-    return dataset_preview(Dataset.load(prepared)), PNG
+    """A labelled contact sheet, or plots of the columns; of the named `samples` alone where there are some.
+
+    Raises BadInputError for a position that the dataset does not have.
+    """
+    dataset, samples = Dataset.load(prepared), json.loads(request).get("samples")
+    beyond = [position for position in samples or () if position >= dataset.facts.samples]
+    if beyond:
+        message = f"there is no sample {beyond[0]}: the dataset has {dataset.facts.samples} samples"
+        raise BadInputError("no_such_sample", message, "/samples", "Positions count from 0.")
+    return dataset_preview(dataset, samples), PNG
 
 
 def augmentation_preview(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, get_args
@@ -370,12 +371,25 @@ def get_dataset_drift(
 
 
 @router.get("/{dataset}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
-async def get_dataset_preview(reference: DatasetReference, who: Reader, context: Service) -> Response:
-    """A worker draws samples of the data with their labels, as one PNG. 409 for a dataset that is not ready or holds
-    weights only; 503 when no worker answers in time.
+async def get_dataset_preview(
+    reference: DatasetReference,
+    who: Reader,
+    context: Service,
+    samples: Annotated[
+        str | None,
+        Query(
+            pattern=r"^\d{1,12}(,\d{1,12}){0,29}$",
+            description="Positions of the samples to draw, counted from 0 and comma-separated, at most 30.",
+        ),
+    ] = None,
+) -> Response:
+    """A worker draws samples of the data with their labels, as one PNG; with `samples` these alone, such as those that an
+    evaluation lists as `misclassified`. 409 for a dataset that is not ready or holds weights only; 503 when no worker
+    answers in time.
     """
     key = await to_thread.run_sync(_prepared_key, context, who, reference)
-    answer = await infer(context, who, "dataset_preview", key, b"{}", "application/json")
+    request = {} if samples is None else {"samples": [int(position) for position in samples.split(",")]}
+    answer = await infer(context, who, "dataset_preview", key, json.dumps(request).encode(), "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 

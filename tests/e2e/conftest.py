@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.support.api_steps import example_data
+from tests.support.chromium import chromium
 from tests.support.compose import ComposeStack
 from tests.support.stack import Stack, running
 from tests.support.up import Installation, installed
@@ -24,6 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             database = item.callspec.params.get("stack", "") if hasattr(item, "callspec") else ""
             shared = [f"{fixture}{database}" for fixture in SHARED if fixture in item.fixturenames]
             item.add_marker(pytest.mark.xdist_group([*shared, item.path.stem][0]))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, or a skip where there is none."""
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -102,3 +102,15 @@ def test_what_has_no_preview_is_refused_with_its_place(
     with pytest.raises(BadInputError) as caught:
         augmentation_preview(prepared(tmp_path, x), preview_request(**options), "", {})
     assert (caught.value.error["code"], caught.value.error["pointer"]) == (code, pointer)
+
+
+def test_named_samples_of_any_kind_are_drawn(tmp_path: Path) -> None:
+    images = prepared(tmp_path, (LEVELS[..., :3] * 255).astype("uint8"))
+    few = opened(preview(images, b'{"samples": [2]}', "", {}))
+    assert few.height < opened(preview(images, b"{}", "", {})).height
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{i},x{i % 3},{'ab'[i % 2]}\n" for i in range(40)))
+    prepare(tmp_path / "t.csv", tmp_path / "table", target="y")
+    rows = [opened(preview(tmp_path / "table", json.dumps({"samples": s}).encode(), "", {})) for s in ([1], [1, 5, 7])]
+    assert rows[0].height < rows[1].height
+    with pytest.raises(BadInputError, match="no sample 40"):
+        preview(tmp_path / "table", b'{"samples": [3, 40]}', "", {})

@@ -63,7 +63,7 @@ def fit_ensemble(
         metrics = ensemble_metrics(part.truth, scores, prepared.classes)
         parts[part.name] = metrics
         events.rows(0, 0, {part.name: metrics})
-        report = evaluation(part.name, metrics, part.truth, scores, prepared.classes)
+        report = evaluation(part.name, metrics, part.truth, scores, prepared.classes, index=part.index, shares=scores)
     report["parts"] = parts
     model.description = {
         "name": spec.name,

@@ -42,7 +42,7 @@ from trainkit.fit.encoding.prepare import Part, cut_parts, make_part, refuse_non
 from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.ensemble import ensemble_metrics
 from trainkit.fit.evaluation.ablation import ablation
-from trainkit.fit.evaluation.evaluate import evaluation, measure, outputs_of
+from trainkit.fit.evaluation.evaluate import calibrated_shares, evaluation, measure, outputs_of
 from trainkit.fit.models.trained_model import EnsembleModel, TrainedModel
 from trainkit.spec import JobSpec
 from trainkit.spec.facts import MOST_UNLABELLED
@@ -66,7 +66,7 @@ class LabelledSamples:
     rows: TableRows | ImageRows | None = None
     data: Dataset | None = None
     index: Index | None = None
-    """Which of the dataset's samples; None for rows, which know it themselves."""
+    """Which of the dataset's samples; None for rows of a request."""
     unlabelled: tuple[int, int] | None = None
     """How many of the rows have no label and are left out, and the number of the first."""
 
@@ -115,10 +115,11 @@ def evaluate_model(
     ablated: dict[str, Any] = {}
     if isinstance(model, EnsembleModel):
         outputs, of_rows = _answers(model, samples, ignore_extra)
-        metrics = ensemble_metrics(samples.truth, outputs, model.classes)
+        metrics, shares = ensemble_metrics(samples.truth, outputs, model.classes), outputs
     else:
         outputs, metrics, of_rows, ablated = _measure(model, spec, samples, ignore_extra)
-    result = evaluation(part, metrics, samples.truth, outputs, model.classes)
+        shares = None if model.classes is None else calibrated_shares(outputs, model.description["loss"]["kind"])
+    result = evaluation(part, metrics, samples.truth, outputs, model.classes, index=samples.index, shares=shares)
     absent = [row["class"] for row in result["per_class"] if row["support"] == 0]
     if absent:
         message = f"no sample is of {_listed(absent)}: precision, recall and f1 are means over the classes that occur"
@@ -349,7 +350,7 @@ def _labelled(
         if not isinstance(data.inputs, TableInputs):
             raise _wrong_kind(tables[0], data.inputs)
         rows = rows_of(data.inputs, known, index)
-        samples = LabelledSamples(_table_truth(model, rows, target), rows=rows)
+        samples = LabelledSamples(_table_truth(model, rows, target), rows=rows, index=index)
         if not of_training:
             return _with_labels(samples, refuses=not is_training_dataset)
     else:
@@ -396,10 +397,9 @@ def _with_labels(samples: LabelledSamples, *, refuses: bool = True) -> LabelledS
 
 def _chosen(samples: LabelledSamples, index: Index) -> LabelledSamples:
     """Some of the samples, by their positions."""
-    if samples.rows is None:
-        assert samples.index is not None
-        return replace(samples, truth=samples.truth[index], index=samples.index[index])
-    return replace(samples, truth=samples.truth[index], rows=samples.rows.take(index.tolist()))
+    rows = None if samples.rows is None else samples.rows.take(index.tolist())
+    positions = None if samples.index is None else samples.index[index]
+    return replace(samples, truth=samples.truth[index], rows=rows, index=positions)
 
 
 def _chosen_rows(pixels: NDArray[np.uint8], index: Index) -> NDArray[np.uint8]:

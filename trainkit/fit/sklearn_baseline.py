@@ -225,7 +225,7 @@ def _evaluate(spec: JobSpec, prepared: Prepared, fitted: Fitted, events: Events)
         plain = {name: value for name, value in metrics.items() if not name.endswith("_se")}
         if part.name in held_out:
             parts[part.name] = plain
-            report = evaluation(part.name, plain, part.truth, z.numpy(), prepared.classes)
+            report = evaluation(part.name, plain, part.truth, z.numpy(), prepared.classes, index=part.index)
         if part.name == "train":
             plain = {name: value for name, value in plain.items() if name in TRAIN_METRICS}
         rows[part.name] = metrics if part.name == "val" else plain

@@ -86,22 +86,33 @@ def _side_by_side(image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]
     return grid
 
 
-def dataset_preview(dataset: Dataset) -> bytes:
-    """Draw a preview: labelled images, a few sequences, or the distribution of each column."""
+def dataset_preview(dataset: Dataset, samples: Sequence[int] | None = None) -> bytes:
+    """Draw a preview: labelled images, a few sequences, or the distribution of each column.
+
+    Args:
+        dataset: What to draw.
+        samples: Positions of the samples to draw, each with its position: images, sequences, or rows of a table.
+    """
     inputs = dataset.inputs
+    index = None if samples is None else np.asarray(samples, np.int64)
+    names = target_names(dataset)
     if (ranges := dataset.image_value_ranges()) is not None:
-        names = target_names(dataset)
-        chosen = _spread(names, dataset.facts.samples, 30)
+        chosen = _spread(names, dataset.facts.samples, 30) if index is None else index
         labels = [names[i] if names else "" for i in chosen]
+        if index is not None:
+            labels = [f"{position}: {label}" for position, label in zip(chosen.tolist(), labels, strict=True)]
         images = in_unit_range(image_values(dataset, chosen), ranges)
         return contact_sheet(images, labels, columns=6, colour=why_not_colour(images.shape[3], ranges) is None)
-    if isinstance(inputs, TableInputs):
-        return _columns(inputs.columns, dataset.facts.target)
     if isinstance(inputs, SequenceInputs):
-        return _sequences(inputs, target_names(dataset))
-    assert isinstance(inputs, ArrayInputs)
-    values = np.asarray(inputs.values).reshape(len(inputs.values), -1)
-    return _columns({f"feature {i}": Column(values[:, i].astype(np.float64)) for i in range(values.shape[1])})
+        return _sequences(inputs, names, index)
+    if isinstance(inputs, TableInputs):
+        columns, target = inputs.columns, dataset.facts.target
+    else:
+        assert isinstance(inputs, ArrayInputs)
+        values = np.asarray(inputs.values).reshape(len(inputs.values), -1)
+        shown = range(min(values.shape[1], MOST_PANELS)) if index is not None else range(values.shape[1])
+        columns, target = {f"feature {i}": Column(values[:, i].astype(np.float64)) for i in shown}, None
+    return _columns(columns, target) if index is None else _rows(columns, target, index, names)
 
 
 def image_values(dataset: Dataset, index: NDArray[np.int64]) -> NDArray[Any]:
@@ -165,6 +176,44 @@ def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
     return png(figure)
 
 
+def _rows(columns: dict[str, Column], target: str | None, index: NDArray[np.int64], names: Sequence[str]) -> bytes:
+    """Draw rows of a table as text, one sample a line; the target comes first."""
+    shown = sorted(columns.items(), key=lambda entry: entry[0] != target)[:MOST_PANELS]
+    cells = [[_cell(column, position) for _, column in shown] for position in index.tolist()]
+    heads = [shortened(name, 16) for name, _ in shown]
+    if names and target not in columns:
+        cells = [[shortened(names[i], 16), *row] for i, row in zip(index.tolist(), cells, strict=True)]
+        heads.insert(0, "class")
+    figure = Figure(figsize=(1.0 + 1.1 * len(heads), 0.5 + 0.24 * len(cells)), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    table = axes.table(
+        [[literal(text) for text in row] for row in cells],
+        rowLabels=[str(position) for position in index.tolist()],
+        colLabels=[literal(head) for head in heads],
+        loc="center",
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(7)
+    for (row, _), cell in table.get_celld().items():
+        cell.set(edgecolor=GRID, facecolor="#f4f6f8" if row == 0 else "white")
+        cell.get_text().set_color(INK)
+    if len(columns) > len(shown):
+        figure.suptitle(f"{len(shown)} of {len(columns)} columns", fontsize=8, color=INK)
+    return png(figure)
+
+
+def _cell(column: Column, position: int) -> str:
+    value = np.asarray(column.values)[position]
+    if column.categories is not None:
+        return "" if value < 0 else shortened(column.categories[int(value)], 16)
+    if not np.isfinite(value):
+        return ""
+    if column.is_date:
+        return str(np.datetime64(round(float(value)), "s")).replace("T00:00:00", "")
+    return f"{float(value):.6g}"
+
+
 def _distribution(axes: Any, column: Column) -> tuple[int, int]:
     """Draw a distribution; return (missing values, values outside the axis).
 
@@ -216,10 +265,10 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 
-def _sequences(inputs: SequenceInputs, names: Sequence[str]) -> bytes:
-    """Draw a few sequences from the classes in turn, on one scale, with up to twelve features each."""
+def _sequences(inputs: SequenceInputs, names: Sequence[str], index: NDArray[np.int64] | None) -> bytes:
+    """Draw the chosen sequences, else a few from the classes in turn, on one scale, with up to twelve features each."""
     count, features = len(inputs.offsets) - 1, inputs.values.shape[1]
-    chosen = _spread(names, count, 9)
+    chosen = _spread(names, count, 9) if index is None else index
     rows = math.ceil(len(chosen) / 3)
     figure = Figure(figsize=(8.2, 1.8 * rows + 0.3), dpi=130, layout="constrained")
     grid = figure.subplots(rows, min(3, len(chosen)), squeeze=False, sharey=True)
@@ -231,11 +280,9 @@ def _sequences(inputs: SequenceInputs, names: Sequence[str]) -> bytes:
         drawn = np.asarray(inputs.values[start:end])[steps, :MOST_PANELS]
         for feature in range(drawn.shape[1]):
             axes.plot(steps, drawn[:, feature], linewidth=0.9, color=COLOURS[feature], label=f"feature {feature}")
-        axes.set_title(
-            f"{literal(shortened(names[position], 24))}, {end - start} steps" if names else f"{end - start} steps",
-            fontsize=7,
-            color=INK,
-        )
+        words = [] if index is None else [f"{position}"]
+        words += [literal(shortened(names[position], 24))] if names else []
+        axes.set_title(", ".join([*words, f"{end - start} steps"]), fontsize=7, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _plain(axes)
     if features > 1:

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { axisOf } from "../src/components/parallel_coordinates";
 import { numbersOf } from "../src/components/scatter";
-import { differences, merged } from "../src/components/spec_diff";
+import { differences, merged, mergePatch } from "../src/components/spec_diff";
 import { changed, simpleForm, typed } from "../src/components/spec_form";
 import { bytes, duration, number, tick } from "../src/format";
 import { listQuery, sorted } from "../src/pages/jobs";
@@ -48,6 +48,15 @@ describe("merged", () => {
     [{}, { a: { bb: { ccc: null } } }, { a: { bb: {} } }],
   ];
   it.each(cases)("%j with %j gives %j", (document, patch, expected) => expect(merged(document, patch)).toEqual(expected));
+});
+
+describe("mergePatch", () => {
+  const documents: unknown[] = [{ a: { b: 1, c: [1, 2] }, d: "x" }, { a: { b: 2 }, e: { f: 1 } }, { a: [3] }, {}, { a: { b: 1, c: [1, 2], g: { h: 1 } }, d: "x" }];
+  it("makes the one document of the other, and is empty for the same", () => {
+    for (const before of documents) for (const after of documents) expect(merged(before, mergePatch(before, after))).toEqual(after);
+    expect(mergePatch(documents[0], structuredClone(documents[0]))).toEqual({});
+    expect(mergePatch(documents[0], documents[1])).toEqual({ a: { b: 2, c: null }, d: null, e: { f: 1 } });
+  });
 });
 
 describe("differences", () => {

@@ -41,7 +41,8 @@ def test_the_confusion_matrix_is_drawn_from_the_evaluation(service: Served) -> N
     }
     service.finish(claimed, evaluation=evaluation)
     assert service.client.get(f"/v1/jobs/{job}/plots/confusion.png").content.startswith(PNG)
-    unmeasured = {"ablation": None, "attainable": None, "parts": {}, "per_class": []}
+    unmeasured = {"ablation": None, "attainable": None, "calibration": None}
+    unmeasured |= {"misclassified": [], "parts": {}, "per_class": []}
     assert service.client.get(f"/v1/jobs/{job}/evaluation").json() == {**evaluation, **unmeasured}
     assert service.client.get(f"/v1/jobs/{job}/plots/other.png").status_code == 422
 

@@ -14,8 +14,10 @@ from torch import Tensor
 from trainkit.fit.encoding.prepare import Part
 from trainkit.fit.encoding.targets import TargetScaler
 from trainkit.fit.evaluation.metrics import (
+    calibration,
     classification_metrics,
     confusion_matrix,
+    misclassified,
     per_class,
     probabilities,
     regression_metrics,
@@ -25,6 +27,8 @@ from trainkit.fit.evaluation.metrics import (
 BATCH_VALUES = 1 << 22
 """Input values in one inference batch: large enough to fill a core's vector units, small enough to stay in cache."""
 LARGEST_BATCH = 1024
+UNCALIBRATED = frozenset({"hinge", "mse"})
+"""Losses whose outputs order the classes and are no probabilities."""
 
 Forward = Callable[[Tensor, Tensor | None], Tensor]
 """(x, side_input) -> raw outputs (B, K), preprocessing not included."""
@@ -124,12 +128,32 @@ def standard_error(losses: Tensor, mean: float, weights: Tensor | None) -> float
 
 
 def evaluation(
-    split: str, metrics: dict[str, float], truth: NDArray[Any], outputs: NDArray[Any], classes: tuple[str, ...] | None
+    split: str,
+    metrics: dict[str, float],
+    truth: NDArray[Any],
+    outputs: NDArray[Any],
+    classes: tuple[str, ...] | None,
+    *,
+    index: NDArray[np.int64] | None = None,
+    shares: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """`{split, samples, metrics, per_class, confusion_matrix, classes}`; the last three are empty for regression."""
+    """Return `{split, samples, metrics, per_class, confusion_matrix, classes, misclassified, calibration}`.
+
+    What follows `metrics` is empty for regression.
+
+    Args:
+        split: Name of the part.
+        metrics: As `measure` gives them.
+        truth: (n,) class indices, or (n, k) numbers.
+        outputs: (n, K) raw outputs, or class probabilities.
+        classes: Their names; None for numbers.
+        index: (n,) the samples' positions in the dataset; without it nothing is listed in `misclassified`.
+        shares: (n, K) class probabilities; without them `calibration` is None.
+    """
     result: dict[str, Any] = {"split": split, "samples": len(truth), "metrics": metrics}
     if classes is None:
-        return {**result, "per_class": [], "confusion_matrix": [], "classes": []}
+        nothing: dict[str, Any] = {"per_class": [], "confusion_matrix": [], "classes": []}
+        return {**result, **nothing, "misclassified": [], "calibration": None}
     confusion = confusion_matrix(truth, outputs.argmax(1), len(classes))
     values = per_class(confusion)
     rows = [
@@ -137,7 +161,19 @@ def evaluation(
         | {"support": int(values["support"][k])}
         for k, name in enumerate(classes)
     ]
-    return {**result, "per_class": rows, "confusion_matrix": confusion.tolist(), "classes": list(classes)}
+    return {
+        **result,
+        "per_class": rows,
+        "confusion_matrix": confusion.tolist(),
+        "classes": list(classes),
+        "misclassified": [] if index is None else misclassified(truth, outputs, index),
+        "calibration": None if shares is None else calibration(truth, shares),
+    }
+
+
+def calibrated_shares(outputs: NDArray[Any], loss: str) -> NDArray[np.float64] | None:
+    """Return class probabilities of raw outputs; None for a loss that trains none, such as hinge."""
+    return None if loss in UNCALIBRATED else probabilities(outputs, loss)
 
 
 def training_metrics(outputs: Tensor, rows: Tensor, part: Part, scaler: TargetScaler | None) -> dict[str, float]:

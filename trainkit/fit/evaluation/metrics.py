@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 TOP_K = 5
+CALIBRATION_BINS = 10
+SAMPLES_A_CELL, MOST_CELLS = 12, 200
+"""Misclassified samples that are listed: of each pair of classes, and pairs in all."""
 
 
 def confusion_matrix(true: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
@@ -137,3 +140,43 @@ def probabilities(outputs: NDArray[Any], loss: str) -> NDArray[np.float64]:
     total = shares.sum(axis=1, keepdims=True)
     uniform = np.full_like(shares, 1.0 / max(shares.shape[1], 1))
     return np.where(total > 0, shares / np.where(total > 0, total, 1.0), uniform)
+
+
+def calibration(true: Ints, shares: Floats) -> dict[str, Any] | None:
+    """Return how far confidence is from accuracy: `{expected_calibration_error, bins}`; None without finite shares.
+
+    The confidence of a sample is its largest class probability. Bins are of equal width; empty ones are left out. The
+    error is sum_b n_b / n |accuracy_b - confidence_b| (Guo et al. 2017, arXiv 1706.04599).
+    """
+    if not true.size or not np.isfinite(shares).all():
+        return None
+    confidence, right = shares.max(1), shares.argmax(1) == true
+    place = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bins, error = [], 0.0
+    for bin_ in range(CALIBRATION_BINS):
+        inside = place == bin_
+        if not inside.any():
+            continue
+        mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
+        error += int(inside.sum()) / true.size * abs(accuracy - mean)
+        low, high = bin_ / CALIBRATION_BINS, (bin_ + 1) / CALIBRATION_BINS
+        count = int(inside.sum())
+        bins.append({"low": low, "high": high, "samples": count, "confidence": mean, "accuracy": accuracy})
+    return {"expected_calibration_error": error, "bins": bins}
+
+
+def misclassified(true: Ints, scores: Floats, index: Ints) -> list[dict[str, Any]]:
+    """Return `{true, predicted, samples}` for pairs of classes that were confused, the most frequent ones first.
+
+    `samples`: up to SAMPLES_A_CELL of `index`, those first whose score of the predicted class is furthest above the score
+    of the true one.
+    """
+    predicted = np.where(np.isnan(scores), -np.inf, scores).argmax(1)
+    rows = np.flatnonzero(predicted != true)
+    above = scores[rows, predicted[rows]] - scores[rows, true[rows]]
+    rows = rows[np.argsort(-np.nan_to_num(above), kind="stable")]
+    cells: dict[tuple[int, int], list[int]] = {}
+    for row in rows.tolist():
+        cells.setdefault((int(true[row]), int(predicted[row])), []).append(int(index[row]))
+    frequent = sorted(cells.items(), key=lambda cell: (-len(cell[1]), cell[0]))[:MOST_CELLS]
+    return [{"true": t, "predicted": p, "samples": samples[:SAMPLES_A_CELL]} for (t, p), samples in frequent]

@@ -21,7 +21,7 @@ from trainkit.fit.encoding.forecast import as_windows
 from trainkit.fit.encoding.prepare import Part, Prepared, make_part, prepare
 from trainkit.fit.ensemble import fit_ensemble
 from trainkit.fit.evaluation.ablation import ablation
-from trainkit.fit.evaluation.evaluate import evaluation, measure, outputs_of
+from trainkit.fit.evaluation.evaluate import calibrated_shares, evaluation, measure, outputs_of
 from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.loop.batches import count_batches, normalises_batches
@@ -394,7 +394,9 @@ def _evaluate_held_out(setup: RunSetup, ended: TrainingOutcome) -> dict[str, Any
     for part in held_out:
         z = outputs_of(setup.forward, part, data.preprocessing)
         metrics = parts[part.name] = measured(z, part)
-        report = evaluation(part.name, metrics, part.truth, z.cpu().numpy(), data.classes)
+        outputs = z.cpu().numpy()
+        shares = None if data.classes is None else calibrated_shares(outputs, kind)
+        report = evaluation(part.name, metrics, part.truth, outputs, data.classes, index=part.index, shares=shares)
     if "test" in parts:
         setup.events.rows(ended.step, ended.epoch, {"test": parts["test"]})
     if data.preprocessing.columns is not None:

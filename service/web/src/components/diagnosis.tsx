@@ -137,6 +137,7 @@ function Investigation({ job, found, mayWrite, reload }: InvestigationProps) {
           <a href={address(["jobs", found.investigation.job])}>Investigated</a>: {found.investigation.message}
         </p>
       )}
+      {found.investigation && found.investigation.tried.length > 0 && <Tried runs={found.investigation.tried} />}
       {running && (
         <p role="status">
           <a href={address(["jobs", running])}>An investigation</a> is under way.
@@ -158,6 +159,38 @@ function Investigation({ job, found, mayWrite, reload }: InvestigationProps) {
         />
       )}
     </section>
+  );
+}
+
+type Run = Schemas["Tried"];
+
+/** Every run of an investigation with its gain; the bar is the 95 % interval, the line in its middle no change. */
+function Tried({ runs }: { runs: Run[] }) {
+  const most = Math.max(...runs.flatMap((run) => [run.gain, run.low, run.high].map((value) => Math.abs(value ?? 0)))) || 1;
+  const percent = (value: number) => 50 + (50 * value) / most;
+  const interval = (run: Run) => (bar: HTMLElement | null) => {
+    const [low, high] = [percent(run.low ?? run.gain ?? 0), percent(run.high ?? run.gain ?? 0)];
+    bar?.style.setProperty("left", `${low}%`);
+    bar?.style.setProperty("width", `max(3px, ${high - low}%)`);
+  };
+  return (
+    <details class="tried">
+      <summary>
+        {runs.length} experiments
+      </summary>
+      <ul>
+        {runs.map((run, index) => (
+          <li key={index}>
+            {run.change} <span class="muted">{run.gain == null ? words(run.outcome ?? run.state ?? "") : `${words(run.metric ?? "gain")} ${run.gain > 0 ? "+" : ""}${number(run.gain)}`}</span>
+            {run.gain != null && (
+              <span class="interval" role="img" aria-label={run.low != null && run.high != null ? `95 % interval ${number(run.low)} to ${number(run.high)}` : `gain ${number(run.gain)}`}>
+                <i class={(run.low ?? 0) > 0 ? "gain" : (run.high ?? 0) < 0 ? "loss" : ""} ref={interval(run)} />
+              </span>
+            )}
+          </li>
+        ))}
+      </ul>
+    </details>
   );
 }
 

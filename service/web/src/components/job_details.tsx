@@ -2,14 +2,15 @@
 
 import { dump } from "js-yaml";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { api, dataOf, fetchBlob, getJob, type Job } from "../api/client";
+import { api, dataOf, fetchBlob, getJob, type Job, type Schemas } from "../api/client";
 import { asProblem, type Problem } from "../api/problem";
 import { save } from "../download";
-import { bytes, words } from "../format";
-import { useLoaded } from "../hooks";
-import type { LiveJob } from "../live_series";
+import { bytes, duration, secondsBetween, words } from "../format";
+import { useLoaded, useNow } from "../hooks";
+import { type LiveJob, MAX_LINES } from "../live_series";
 import { address } from "../router";
 import { ProblemBox } from "./basics";
+import { Failure } from "./failure";
 import { differences, DifferenceTable } from "./spec_diff";
 
 const NEAR_END = 40;
@@ -22,6 +23,11 @@ export function Log({ lines }: { lines: LiveJob["lines"] }) {
     if (follows && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [lines, follows]);
   return (
+    <>
+    <p class="log-note muted" role="status">
+      {follows ? "Following the end" : <button onClick={() => setFollows(true)}>Follow the end</button>}
+      {lines.length >= MAX_LINES && ` The last ${MAX_LINES} lines; the whole log is among the files.`}
+    </p>
     <div
       ref={box}
       class="log"
@@ -37,41 +43,92 @@ export function Log({ lines }: { lines: LiveJob["lines"] }) {
       ))}
       {!lines.length && <p class="muted">No line yet.</p>}
     </div>
+    </>
   );
 }
 
-export function Timeline({ id, events }: { id: string; events: LiveJob["events"] }) {
-  const attempts = useLoaded(`${id} ${events.length}`, async () =>
-    dataOf(await api.GET("/v1/jobs/{job_id}/attempts", { params: { path: { job_id: id } } })).data,
+type Attempt = Schemas["Attempt"];
+
+/** From the submission to the end: what ran when, and every event at its time. */
+function TimelineBars({ job, attempts, events, now }: { job: Job; attempts: Attempt[]; events: LiveJob["events"]; now: number }) {
+  const from = Date.parse(job.created_at);
+  const to = Math.max(from + 1000, job.finished_at ? Date.parse(job.finished_at) : now, ...attempts.map((one) => Date.parse(one.finished_at ?? one.started_at)));
+  const place = (at: string | null) => (((at ? Date.parse(at) : to) - from) / (to - from)) * 100;
+  const put = (left: number, width: number) => (element: HTMLElement | null) => {
+    element?.style.setProperty("left", `${left}%`);
+    element?.style.setProperty("width", width ? `max(3px, ${width}%)` : "");
+  };
+  return (
+    <div class="timeline">
+      <div class="lane" role="img" aria-label={`${attempts.length} attempts in ${duration((to - from) / 1000)}`}>
+        {attempts.map((one) => {
+          const seconds = ((one.finished_at ? Date.parse(one.finished_at) : to) - Date.parse(one.started_at)) / 1000;
+          return (
+            <span key={one.attempt} class={`run outcome-${one.outcome ?? "running"}`} title={`Attempt ${one.attempt}: ${words(one.outcome ?? "running")}, ${duration(seconds)}`} ref={put(place(one.started_at), place(one.finished_at) - place(one.started_at))}>
+              {one.attempt}
+            </span>
+          );
+        })}
+        {events.map((event) => (
+          <i key={event.seq} title={`${event.at.slice(11, 19)} ${event.to ?? words(event.kind)}${event.reason ? `, ${words(event.reason)}` : ""}`} ref={put(place(event.at), 0)} />
+        ))}
+      </div>
+      <p class="ends muted">
+        <span>created {job.created_at.slice(0, 19).replace("T", " ")}</span>
+        <span>
+          {job.finished_at ? "finished" : "now"}, after {duration((to - from) / 1000)}
+        </span>
+      </p>
+    </div>
   );
+}
+
+export function Timeline({ job, events }: { job: Job; events: LiveJob["events"] }) {
+  const attempts = useLoaded(`${job.id} ${events.length}`, async () =>
+    dataOf(await api.GET("/v1/jobs/{job_id}/attempts", { params: { path: { job_id: job.id } } })).data,
+  );
+  const now = useNow(!job.finished_at);
+  const kept = useRef<Attempt[]>([]);
+  if (attempts.data) kept.current = attempts.data;
+  const shown = kept.current;
   return (
     <section>
       <h2>Attempts</h2>
-      <table class="plain">
-        <thead>
-          <tr>
-            <th>Attempt</th>
-            <th>Worker</th>
-            <th>Started</th>
-            <th>Outcome</th>
-            <th>Resumed from step</th>
-          </tr>
-        </thead>
-        <tbody>
-          {attempts.data?.map((attempt) => (
-            <tr key={attempt.attempt}>
-              <td>{attempt.attempt}</td>
-              <td>{attempt.worker}</td>
-              <td>{attempt.started_at}</td>
-              <td>
-                {attempt.outcome ? words(attempt.outcome) : "running"}
-                {attempt.error && <p class="muted">{attempt.error.message}</p>}
-              </td>
-              <td>{attempt.resumed_from_step ?? "–"}</td>
+      <TimelineBars job={job} attempts={shown} events={events} now={now} />
+      <div class="scroll">
+        <table class="plain">
+          <thead>
+            <tr>
+              <th>Attempt</th>
+              <th>Worker</th>
+              <th>Started</th>
+              <th class="num">Time</th>
+              <th>Outcome</th>
+              <th class="num">Resumed from step</th>
             </tr>
-          ))}
-        </tbody>
-      </table>
+          </thead>
+          <tbody>
+            {shown.map((attempt) => (
+              <tr key={attempt.attempt}>
+                <td>{attempt.attempt}</td>
+                <td>{attempt.worker}</td>
+                <td>
+                  <time dateTime={attempt.started_at}>{attempt.started_at.slice(0, 19).replace("T", " ")}</time>
+                </td>
+                <td class="num">{duration(secondsBetween(attempt.started_at, attempt.finished_at, now))}</td>
+                <td>
+                  {attempt.outcome ? words(attempt.outcome) : "running"}
+                  {attempt.error && <Failure failure={attempt.error} />}
+                </td>
+                <td class="num">
+                  {attempt.resumed_from_step ?? "–"}
+                  {attempt.resume_exact === false && <small class="muted"> not to the last bit: {attempt.resume_reason}</small>}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
       <h2>Events</h2>
       <ol class="events">
         {events.map((event) => (

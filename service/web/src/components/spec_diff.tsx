@@ -32,6 +32,17 @@ export function merged(document: Json, patch: Json): Json {
   return result;
 }
 
+/** Return the JSON merge patch that makes `after` of `before`; null where a field is to go. */
+export function mergePatch(before: Json, after: Json): Json {
+  if (!isObject(before) || !isObject(after)) return after;
+  const patch: Record<string, Json> = {};
+  for (const name of Object.keys(before)) if (!(name in after)) patch[name] = null;
+  for (const [name, value] of Object.entries(after)) {
+    if (JSON.stringify(before[name]) !== JSON.stringify(value)) patch[name] = mergePatch(before[name], value);
+  }
+  return patch;
+}
+
 export function shown(value: Json): string {
   if (value === undefined) return "–";
   return typeof value === "string" ? value : JSON.stringify(value);

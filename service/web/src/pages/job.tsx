@@ -1,12 +1,13 @@
 /** One job: live curves with the causes beside them, evaluation, log, timeline, files and spec. */
 
 import { useEffect, useState } from "preact/hooks";
-import { api, dataOf, getJob, type Job } from "../api/client";
+import { api, getJob, type Job } from "../api/client";
 import { Confirm, ConnectionNote, ProblemBox, Progress, StateBadge } from "../components/basics";
 export { resolvedColor } from "../components/chart";
 import { Diagnosis } from "../components/diagnosis";
 import { EvaluationView } from "../components/evaluation";
 import { Failure } from "../components/failure";
+import { ForkDialog } from "../components/fork";
 import { Curves } from "../components/job_curves";
 import { Files, Log, SpecView, Timeline } from "../components/job_details";
 import { duration, number, secondsBetween, words } from "../format";
@@ -67,7 +68,7 @@ export function JobPage({ id, route, mayWrite }: Props) {
       )}
       {tab === "evaluation" && <EvaluationView job={found} />}
       {tab === "log" && <Log lines={live.lines} />}
-      {tab === "timeline" && <Timeline id={id} events={live.events} />}
+      {tab === "timeline" && <Timeline job={found} events={live.events} />}
       {tab === "files" && <Files id={id} />}
       {tab === "spec" && <SpecView job={found} />}
     </article>
@@ -147,7 +148,7 @@ const ACTIONS: Record<Action, { title: string; text: string; danger?: boolean; w
   resume: { title: "Resume", text: "The job continues from its checkpoint.", when: (job) => job.state === "paused" },
   fork: {
     title: "Fork",
-    text: "A new job continues from the last checkpoint of this one, with the same spec.",
+    text: "",
     when: (job) => ENDED.has(job.state) && job.state !== "failed",
   },
   retry: { title: "Retry", text: "The job is queued once more.", when: (job) => job.state === "failed" },
@@ -171,10 +172,6 @@ async function run(action: Action, id: string): Promise<void> {
     await api.DELETE("/v1/jobs/{job_id}", params);
     return go(address(["jobs"]));
   }
-  if (action === "fork") {
-    const forked = dataOf(await api.POST("/v1/jobs/{job_id}/fork", { ...params, body: { patch: {} } }));
-    return go(address(["jobs", (forked as Job).id]));
-  }
   if (action === "stop") await api.POST("/v1/jobs/{job_id}/stop", { ...params, body: { keep: "best" } });
   else if (action === "pause") await api.POST("/v1/jobs/{job_id}/pause", params);
   else if (action === "resume") await api.POST("/v1/jobs/{job_id}/resume", params);
@@ -193,7 +190,8 @@ function Actions({ job, mayWrite, reload }: { job: Job; mayWrite: boolean; reloa
           {ACTIONS[name].title}
         </button>
       ))}
-      {asked && (
+      {asked === "fork" && <ForkDialog job={job} onClose={() => setAsked(null)} />}
+      {asked && asked !== "fork" && (
         <Confirm
           title={`${ACTIONS[asked].title} ${job.name || job.id}?`}
           text={ACTIONS[asked].text}

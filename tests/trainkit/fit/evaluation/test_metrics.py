@@ -101,3 +101,39 @@ def test_regression_corner_cases():
     assert metrics.regression_metrics(np.ones(4), np.ones(4))["r2"] == 1.0
     assert metrics.regression_metrics(np.ones(4), np.zeros(4))["r2"] == 0.0
     assert math.isnan(metrics.regression_metrics(np.ones(2), np.array([1.0, np.nan]))["mse"])
+
+
+def test_calibration_is_that_of_scikit_learn() -> None:
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet((0.5, 1, 2), 500)
+    true = np.array([rng.choice(3, p=row**2 / (row**2).sum()) for row in shares])
+    found = metrics.calibration(true, shares)
+    assert found is not None
+    right = shares.argmax(1) == true
+    accuracy, confidence = calibration_curve(right, shares.max(1), n_bins=metrics.CALIBRATION_BINS)
+    assert [one["accuracy"] for one in found["bins"]] == pytest.approx(accuracy.tolist())
+    assert [one["confidence"] for one in found["bins"]] == pytest.approx(confidence.tolist())
+    assert sum(one["samples"] for one in found["bins"]) == 500
+    gaps = [one["samples"] / 500 * abs(one["accuracy"] - one["confidence"]) for one in found["bins"]]
+    assert found["expected_calibration_error"] == pytest.approx(sum(gaps))
+    assert metrics.calibration(true, np.full((500, 3), np.nan)) is None
+
+
+def test_misclassified_samples_are_listed_by_pair_the_surest_mistakes_first() -> None:
+    rng = np.random.default_rng(1)
+    true, scores = rng.integers(0, 4, 600), rng.normal(size=(600, 4))
+    index = rng.permutation(10_000)[:600]
+    confusion = metrics.confusion_matrix(true, scores.argmax(1), 4)
+    cells = metrics.misclassified(true, scores, index)
+    counts = [int(confusion[cell["true"], cell["predicted"]]) for cell in cells]
+    assert counts == sorted(counts, reverse=True)
+    assert sum(counts) == confusion.sum() - np.diag(confusion).sum()
+    place = {position: row for row, position in enumerate(index.tolist())}
+    for cell, count in zip(cells, counts, strict=True):
+        assert len(cell["samples"]) == min(count, metrics.SAMPLES_A_CELL)
+        rows = [place[position] for position in cell["samples"]]
+        assert {(true[row], scores[row].argmax()) for row in rows} == {(cell["true"], cell["predicted"])}
+        gaps = [scores[row, cell["predicted"]] - scores[row, cell["true"]] for row in rows]
+        assert gaps == sorted(gaps, reverse=True)
