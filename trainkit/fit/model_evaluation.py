@@ -113,6 +113,7 @@ def evaluate_model(
     ]
     outputs: NDArray[Any]
     ablated: dict[str, Any] = {}
+    shares: NDArray[np.float64] | None
     if isinstance(model, EnsembleModel):
         outputs, of_rows = _answers(model, samples, ignore_extra)
         metrics, shares = ensemble_metrics(samples.truth, outputs, model.classes), outputs
