@@ -314,7 +314,8 @@ def _models_at(loc: Sequence[int | str], model: type[BaseModel]) -> list[type[Ba
 
 def _kind_of(model: type[BaseModel]) -> str | None:
     field = model.model_fields.get("kind")
-    return field.default if field is not None else None
+    # a request may have a field of that name that is no discriminator, and no default
+    return field.default if field is not None and isinstance(field.default, str) else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

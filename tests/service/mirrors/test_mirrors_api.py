@@ -104,3 +104,9 @@ def test_a_mirror_is_its_projects(service: Served) -> None:
         body = {} if method == "PATCH" else None
         answer = stranger.request(method, f"/v1/mirrors/{mirror['id']}{path}", json=body)
         assert_problem(answer, 404, "not_found")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '"x"', "3", "true"])
+def test_a_body_that_is_no_object_is_refused(service: Served, text: str) -> None:
+    answer = service.client.post("/v1/mirrors", content=text, headers={"Content-Type": "application/json"})
+    assert "must be an object" in assert_problem(answer, 422, "invalid_request")["errors"][0]["message"]
