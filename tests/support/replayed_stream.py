@@ -77,10 +77,14 @@ def heap_growth(page: Page, replay: Replay) -> float:
             devtools.send("HeapProfiler.collectGarbage")
         return float(devtools.send("Runtime.getHeapUsage")["usedSize"]) / MIB
 
+    def all_sent() -> bool:
+        page.wait_for_timeout(50)  # Playwright answers requests only while it is asked for something
+        return replay.sent == replay.parts
+
     page.route("**/v1/jobs/*/stream", replay.answer)
     before = used()
     page.reload()
-    wait_for(lambda: replay.sent == replay.parts, seconds=600, what="all parts of the stream")
+    wait_for(all_sent, seconds=600, what="all parts of the stream")
     page.locator(".plot canvas").first.wait_for()
     page.wait_for_timeout(2000)
     grown = used() - before
