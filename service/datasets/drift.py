@@ -55,9 +55,9 @@ def _column(
             row[f"missing_{when}"] = column["missing"] / count
     if first.get("type") != second.get("type"):
         return {**row, "drifted": True}
-    statistics = [(report.get("column_statistics") or {}).get(name) for report in (before, after)]
-    if all(statistics):
-        row |= _numbers(statistics[0], statistics[1], n, m)
+    old, new = ((report.get("column_statistics") or {}).get(name) for report in (before, after))
+    if old and new:
+        row |= _numbers(old, new, n, m)
     elif (counts := _counts(first.get("categories"), second.get("categories"))) is not None:
         row |= _psi(*counts)
     return row

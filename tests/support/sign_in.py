@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
@@ -30,10 +30,10 @@ def begin(client: TestClient, query: str = "") -> str:
     return str(answer.headers["location"])
 
 
-def callback(client: TestClient, url: str) -> httpx.Response:
+def callback(client: TestClient, url: str) -> httpx2.Response:
     """Follow the provider's redirect back to the service."""
     assert url.startswith(f"{HOST}/v1/auth/callback?")
-    answer: httpx.Response = client.get(url.removeprefix(HOST))
+    answer: httpx2.Response = client.get(url.removeprefix(HOST))
     return answer
 
 

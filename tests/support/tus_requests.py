@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from fastapi.testclient import TestClient
-from httpx import Response
+from httpx2 import Response  # what the test client of Starlette uses
 
 CHUNK = "application/offset+octet-stream"
 VERSION = {"Tus-Resumable": "1.0.0"}
