@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.support.dashboard import curve, ended, submit, visit
+from tests.support.replayed_stream import Replay, heap_growth
 from tests.support.stack import Stack, training_processes, wait_for
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
@@ -125,6 +126,22 @@ def test_breaks_resumes_and_rates_are_marked(browser: Browser, stack: Stack) -> 
 def confirmed(page: Page, action: str) -> None:
     page.get_by_role("button", name=action).click()
     page.get_by_role("dialog").get_by_role("button", name=action).click()
+
+
+def test_a_page_that_stays_open_does_not_grow(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "hours")
+    page = seen.page
+    with seen.client() as client:
+        job = submit(client, name="for-hours")
+        ended(client, job)
+    seen.go(f"jobs/{job}")
+    curve(page, "loss").wait_for()
+    replay = Replay(seconds=800, parts=2)
+    assert heap_growth(page, replay) < 20
+    drawn = curve(page, "loss").get_attribute("data-points") or ""
+    # the last rows were drawn, and the thinning was at work
+    assert all(1000 <= int(count) < 3000 for count in drawn.split(",")), drawn
+    seen.check()
 
 
 def test_a_zoom_loads_finer_points_and_all_charts_share_the_cursor(browser: Browser, stack: Stack) -> None:
