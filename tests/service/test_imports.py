@@ -22,7 +22,8 @@ app = create_app(settings)
 async def ask():
     # Starlette's own test client would bring a second HTTP library into the process that is measured
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+    async with app.router.lifespan_context(app), client:
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/v1/jobs")).status_code == 401
         app.openapi()
