@@ -21,6 +21,7 @@ from service.private_files import keep_files_private
 from service.settings import Settings
 from worker import metrics_folder, reader_limits, shutdown, slots
 from worker.confinement import ConfinementError, check_support, describe
+from worker.context import remember_parent
 from worker.housekeeping_process import HousekeepingProcess
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def preload(sender: Any, **_: Any) -> None:
     # Modules are never garbage: collections would walk them again and again, a seventh of the import's time. Frozen,
     # they are also left alone by the slots' collections, which would copy the pages that slots and parent share.
     keep_files_private(SETTINGS)
+    remember_parent()
     gc.disable()
     reader_limits.warn_of_low_limit()
     for queue in sender.app.amqp.queues.consume_from:

@@ -25,6 +25,9 @@ from worker.confinement import Confinement, check_support
 __all__ = ["WorkerContext", "context", "make_context", "tables"]
 """`tables` is imported for its effect: foreign keys are found only when every table is known."""
 
+_parent: int | None = None
+"""Process id of the worker; None: this process is no slot of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
@@ -51,6 +54,17 @@ class WorkerContext:
         return Confinement(tuple(read), write, support, data_bytes=data_bytes, cpu_seconds=cpu_seconds)
 
 
+def worker_id() -> str:
+    """Return the name by which the worker of this process is listed: its host, and the process that forks its slots."""
+    return f"{socket.gethostname()}/{_parent or os.getpid()}"
+
+
+def remember_parent() -> None:
+    """Name the worker after this process, in every process that it forks."""
+    global _parent
+    _parent = os.getpid()
+
+
 def make_context(settings: Settings) -> WorkerContext:
     """Build a context; connections are opened on first use."""
     engine = make_engine(settings.database_url)
@@ -60,7 +74,7 @@ def make_context(settings: Settings) -> WorkerContext:
         sessions=session_factory(engine),
         storage=Storage(settings.storage_url),
         doorbell=Doorbell(settings.broker_url),
-        owner=f"{socket.gethostname()}/{os.getpid()}",
+        owner=worker_id(),
     )
 
 

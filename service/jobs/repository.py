@@ -538,6 +538,13 @@ def renew_lease(session: Session, claim: Claim, lease_seconds: float) -> tuple[d
     return None if row is None else (row[0],)
 
 
+def held_by(session: Session, owners: Iterable[str]) -> Sequence[Row[Any]]:
+    """Return the jobs that these workers hold: id, name, state, project and owner, the oldest first."""
+    columns = (Job.id, Job.name, Job.state, Job.project_id, Job.lease_owner)
+    held = select(*columns).where(Job.state.in_(WITH_WORKER), Job.lease_owner.in_(owners))
+    return session.execute(held.order_by(Job.id)).all()
+
+
 def requested_action(session: Session, claim: Claim) -> tuple[dict[str, Any] | None] | None:
     """Return (requested action,) without a write; None when the claim is void."""
     row = session.execute(select(Job.requested_action).where(*holds(claim))).first()

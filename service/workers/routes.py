@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import ConfigDict
+from sqlalchemy import Row
 
 from service.auth import Reader
+from service.jobs import repository as jobs
+from service.jobs.states import State
 from service.listing.filters import ExactFilter, TimeFilter
 from service.listing.in_memory import page_of
 from service.listing.query import ListOf, ListQuery, SortField
@@ -23,6 +27,14 @@ from service.workers.tables import Worker
 router = APIRouter(prefix="/v1", tags=["workers"], route_class=SessionRoute)
 
 
+class WorkerJob(ResponseModel):
+    """A job that a worker trains now."""
+
+    id: str
+    name: str | None
+    state: State
+
+
 class WorkerOut(ResponseModel):
     """A worker that has been seen lately."""
 
@@ -34,6 +46,10 @@ class WorkerOut(ResponseModel):
     pid: int | None
     queues: list[str]
     slots: int
+    busy_slots: int = 0
+    """Slots that train a job, of any project."""
+    jobs: list[WorkerJob] = []
+    """The jobs of the project that it trains now, the oldest first."""
     device: str
     versions: dict[str, str]
     started_at: Timestamp
@@ -51,12 +67,21 @@ WORKERS = ListOf(
 
 @router.get("/workers", response_model=Page[WorkerOut], summary="Workers seen lately, the longest running first")
 def list_workers(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(WORKERS.query)]) -> Response:
-    """Workers that were heard of in the last 30 seconds, each with its queues, slots and device. Host and process id
-    are shown to the operator only.
+    """Workers that were heard of in the last 30 seconds, each with its queues, slots, device, and the jobs of the project
+    that it trains. Host and process id are shown to the operator only.
     """
     # a cursor has the alias in it: the id is the operator's to know
     found = page_of(query, alive(session), lambda worker: worker_alias(worker.id))
-    return query.respond(found, lambda worker: _visible(WorkerOut.model_validate(worker), who))
+    held: dict[str, list[Row[Any]]] = {worker.id: [] for worker in found.rows}
+    for job in jobs.held_by(session, held):
+        held[job.lease_owner].append(job)
+    return query.respond(found, lambda worker: _worker_out(worker, held[worker.id], who))
+
+
+def _worker_out(worker: Worker, held: Sequence[Row[Any]], who: Principal) -> WorkerOut:
+    shown = [WorkerJob(id=job.id, name=job.name, state=job.state) for job in held if job.project_id == who.project_id]
+    about = WorkerOut.model_validate(worker).model_copy(update={"busy_slots": len(held), "jobs": shown})
+    return _visible(about, who)
 
 
 def _visible(worker: WorkerOut, who: Principal) -> WorkerOut:

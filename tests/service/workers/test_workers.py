@@ -86,3 +86,18 @@ def test_one_keeps_house_at_a_time(service: Served) -> None:
     assert take("a", -1), "its own turn may be renewed"
     assert take("b", 30), "a turn that is over goes to whoever asks"
     assert not take("a", 30)
+
+
+def test_a_worker_shows_what_it_trains(service: Served) -> None:
+    """Slots count for all projects; jobs are named to their own project alone."""
+    job = service.submit()
+    with service.sessions.begin() as session:
+        record_heartbeat(session, "node-1/42", **ABOUT)
+        record_heartbeat(session, "node-1/43", **ABOUT)
+        assert leases.claim(session, "train", "node-1/42", 30) is not None
+    busy, idle = service.client.get("/v1/workers").json()["data"]
+    name = service.client.get(f"/v1/jobs/{job}").json()["name"]
+    assert (busy["busy_slots"], busy["jobs"]) == (1, [{"id": job, "name": name, "state": "starting"}])
+    assert (idle["busy_slots"], idle["jobs"]) == (0, [])
+    other, _ = service.client_for("another", "viewer").get("/v1/workers").json()["data"]
+    assert (other["busy_slots"], other["jobs"]) == (1, [])

@@ -24,7 +24,8 @@ export function WorkersPage() {
             <th>Host</th>
             <th>Device</th>
             <th>Queues</th>
-            <th class="num">Slots</th>
+            <th class="num">Slots taken</th>
+            <th>Trains</th>
             <th>Seen</th>
           </tr>
         </thead>
@@ -35,7 +36,23 @@ export function WorkersPage() {
               <td>{worker.host ?? "–"}</td>
               <td>{worker.device}</td>
               <td>{worker.queues.join(", ")}</td>
-              <td class="num">{worker.slots}</td>
+              <td class="num">
+                {worker.busy_slots} of {worker.slots}
+              </td>
+              <td>
+                {worker.jobs.map((job, index) => (
+                  <>
+                    {index > 0 && ", "}
+                    <a href={address(["jobs", job.id])}>{job.name || job.id}</a>
+                  </>
+                ))}
+                {worker.busy_slots > worker.jobs.length && (
+                  <span class="muted">
+                    {worker.jobs.length ? " and " : ""}
+                    {worker.busy_slots - worker.jobs.length} of other projects
+                  </span>
+                )}
+              </td>
               <td>{ago(worker.seen_at, now)}</td>
             </tr>
           ))}
@@ -68,7 +85,7 @@ function Waiting({ workers, jobs }: { workers: Schemas["Worker"][]; jobs: Schema
   const waiting = jobs.filter((job) => job.state === "queued").length;
   if (!waiting) return null;
   const slots = workers.filter((worker) => worker.queues.includes("train")).reduce((sum, worker) => sum + worker.slots, 0);
-  const running = jobs.filter((job) => job.state === "running" || job.state === "starting").length;
+  const running = workers.filter((worker) => worker.queues.includes("train")).reduce((sum, worker) => sum + worker.busy_slots, 0);
   const why = !slots
     ? "No worker of the queue `train` is seen: start one with `trainkit worker --queues train`."
     : running >= slots
