@@ -41,8 +41,8 @@ METHODS = {
     "pandas": {"read_pickle", "read_hdf"},
     "yaml": {"unsafe_load", "unsafe_load_all", "full_load", "full_load_all", "load_all"},
 }
-SAFE_YAML = {"service/request_body.py"}
-"""The file with a loader of its own, which a test below checks."""
+SAFE_YAML = {"client/trainkit_client/documents.py", "service/request_body.py"}
+"""Files with a loader of their own, which a test below checks."""
 
 
 def violations(source: str, file: str = "x.py") -> Iterator[str]:
@@ -108,11 +108,14 @@ def test_nothing_of_ours_runs_data(folder: str) -> None:
 
 def test_the_loaders_of_yaml_make_plain_values_only() -> None:
     from service import request_body
+    from trainkit_client.documents import SpecFileError, read_yaml
 
     assert issubclass(request_body.CoreSchemaLoader, yaml.SafeLoader | yaml.CSafeLoader)
     for tag in ("!!python/object/apply:os.system [echo]", "!!python/name:os.system", "!!python/module:os"):
         with pytest.raises(yaml.YAMLError):
             yaml.load(tag, request_body.CoreSchemaLoader)
+        with pytest.raises(SpecFileError, match="not YAML"):
+            read_yaml(f"name: {tag}")
 
 
 def test_celery_takes_json_alone() -> None:
