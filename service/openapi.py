@@ -462,7 +462,7 @@ def _statuses(path: str, method: str) -> list[int]:
     if is_open(path):
         return sorted([*ANY_REQUEST, *((403, 404, 503) if path.startswith(SIGN_IN) else ()), 500])
     statuses = [*ANY_REQUEST, 401, 403, 429, 500, 503]
-    if "{" in path or path.endswith("/metrics/series"):
+    if "{" in path or path.endswith(("/metrics/series", "/metrics/comparison")):
         statuses.append(404)
     if path.startswith("/v1/uploads") and method != "get":
         statuses += [410, 412, 423, 460]

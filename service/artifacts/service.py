@@ -58,7 +58,7 @@ def find_all(session: Session, context: Context, job: Job) -> list[ArtifactFile]
     for row in job_rows.artifacts(session, job.id):
         if context.storage.exists(row.storage_key):
             files[row.name] = ArtifactFile(
-                row.name, row.media_type, row.bytes, row.created_at, row.storage_key, sha256=row.sha256
+                row.name, row.media_type, row.bytes, row.created_at, row.storage_key, sha256=row.sha256 or None
             )
     return [files[name] for name in sorted(files)]
 

@@ -31,7 +31,9 @@ def hash_stored_files(sessions: sessionmaker[Session], storage: Storage) -> None
             after = artifact.job_id, artifact.name
             try:
                 sha256 = sha256_of_file(storage.local_path(artifact.storage_key))
-            except OSError:  # it is gone, and lists leave it out
+            except FileNotFoundError:  # lists leave it out; looked for once, not in every turn
+                sha256 = ""
+            except OSError:
                 continue
             with sessions.begin() as session:
                 jobs.set_artifact_hash(session, artifact.job_id, artifact.name, artifact.storage_key, sha256)

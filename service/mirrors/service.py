@@ -73,7 +73,7 @@ def create(session: Session, context: Context, who: Principal, request: MirrorIn
 def _check_fields(context: Context, request: MirrorIn) -> None:
     if request.kind == "mlflow":
         if request.url is None:
-            raise _invalid("/url", "missing", "is missing", "Give the address of the tracking server.")
+            raise _invalid("/url", "url_needed", "is missing", "Give the address of the tracking server.")
         _check_user(request.username, request.token)
         return
     for name in ("url", "experiment", "username", "token"):
@@ -86,7 +86,7 @@ def _check_fields(context: Context, request: MirrorIn) -> None:
 
 def _check_user(username: str | None, token: str | None) -> None:
     if username is not None and token is None:
-        raise _invalid("/token", "missing", "is missing", "With a user name, `token` is the password.")
+        raise _invalid("/token", "token_needed", "is missing", "With a user name, `token` is the password.")
 
 
 def find(session: Session, who: Principal, mirror_id: str, *, lock: bool = False) -> Mirror:
@@ -107,7 +107,7 @@ def change(session: Session, context: Context, who: Principal, mirror_id: str, r
                 raise _invalid(f"/{name}", "not_allowed", f"a mirror of kind {mirror.kind} has none", "Leave it out.")
     if "url" in sent:
         if not request.url:
-            raise _invalid("/url", "missing", "is empty", "Give the address of the tracking server.")
+            raise _invalid("/url", "url_needed", "is empty", "Give the address of the tracking server.")
         mirror.host = host_of(request.url)
     if "token" in sent:
         with problem_without_key():

@@ -208,7 +208,11 @@ def test_one_request_of_a_busy_key_checks_it_early_and_a_revoked_one_ends_for_al
 
         async def request() -> None:
             headers = [(b"authorization", b"Bearer tk_1")]
-            await authentication({"type": "http", "path": "/v1/jobs", "headers": headers}, None, send)  # type: ignore[arg-type]
+            await authentication(
+                {"type": "http", "method": "GET", "path": "/v1/jobs", "query_string": b"", "headers": headers},
+                None,
+                send,
+            )  # type: ignore[arg-type]
 
         statuses: list[int] = []
         authentication = Authentication(app, None)  # type: ignore[arg-type]

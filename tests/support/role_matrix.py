@@ -86,6 +86,10 @@ def expected_roles(method: str, path: str) -> frozenset[str]:
     return frozenset({"viewer" if reads else "developer"})
 
 
+REQUIRED_QUERIES = {"comparison": {"with": "x"}, "drift": {"against": "x"}}
+"""End of an address -> what its query must have."""
+
+
 def refused_query(path: str) -> dict[str, str]:
     """A query that the stream refuses, after the role: one that is open would not end by itself."""
     return {"state": "nonsense"} if path == "/v1/jobs/stream" else {}
@@ -148,7 +152,7 @@ def check_that_nothing_is_found(service: Served, stranger: TestClient, ids: dict
         requests += 1
         headers = {**VERSION, **HEADERS.get(f"{method} {path}", {})}
         body = next((body for end, body in BODIES.items() if path.endswith(end) and method in ("post", "patch")), None)
-        query = {"with": "x"} if path.endswith("/comparison") else {}
+        query = REQUIRED_QUERIES.get(path.rsplit("/", 1)[-1], {})
         sent: dict[str, Any] = {"content": b"abc"} if "Content-Type" in headers else {"json": body}
         answer = stranger.request(method, filled(path, ids), headers=headers, params=query, **sent)
         assert answer.status_code == 404, f"{method} {path}: {answer.status_code} {answer.text}"

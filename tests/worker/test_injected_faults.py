@@ -29,6 +29,7 @@ NOT_OF_JOBS = {
     "too_slow": "of a dataset's check (test_injected_data_faults)",
     "intake_died": "of a dataset's check (test_injected_data_faults)",
     "deleted": "of a dataset (test_injected_data_faults)",
+    "out_of_time": "of a variant of an investigation (tests/trainkit/fit/test_investigate)",
     "no_trial_succeeded": "of an experiment (tests/service/experiments)",
 }
 

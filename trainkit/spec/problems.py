@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import list_all_errors
 
 from trainkit.spec.synonyms import suggest_field, suggest_kind
 from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS
@@ -195,11 +196,18 @@ def sentence(item: Mapping[str, Any], path: Sequence[int | str]) -> str:
             return f'"{name}" is required' if name else "the body is missing"
         case "extra_forbidden":
             return f'unknown field "{name}"'
+        case kind if kind not in RULES and kind not in _types_of_pydantic():  # a check of ours, in its own words
+            return str(item["msg"])
         case "json_invalid":
             return f"the body is not JSON: {item.get('ctx', {}).get('error', '')}"
         case _:
             subject = f'the key "{name}"' if item["loc"][-1:] == ("[key]",) else _subject(path)
             return f"{subject} must be {rule(item)}; got {shown(item.get('input'))}"
+
+
+@cache
+def _types_of_pydantic() -> frozenset[str]:
+    return frozenset(str(error["type"]) for error in list_all_errors())
 
 
 def _subject(path: Sequence[int | str]) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from trainkit_client import config
 from trainkit_client._async.administration import AsyncKeys, AsyncProjects
 from trainkit_client._async.datasets import AsyncDatasets
 from trainkit_client._async.experiments import AsyncExperiments
@@ -16,7 +17,6 @@ from trainkit_client._async.resource import parsed, plain_rows
 from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import HttpTransport
 from trainkit_client._async.transport import AsyncTransport, json_of
-from trainkit_client.config import resolve
 from trainkit_client.types import Info, Me, Worker
 
 
@@ -47,7 +47,7 @@ class AsyncClient:
         reconnect_seconds: float = 600.0,
         http_transport: HttpTransport | None = None,
     ) -> None:
-        self.connection = resolve(url, key, project, profile)
+        self.connection = config.resolve(url, key, project, profile)
         self.timeout = timeout
         self.reconnect_seconds = reconnect_seconds
         self.transport = AsyncTransport(

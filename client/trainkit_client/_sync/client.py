@@ -8,6 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from trainkit_client import config
 from trainkit_client._sync.administration import Keys, Projects
 from trainkit_client._sync.datasets import Datasets
 from trainkit_client._sync.experiments import Experiments
@@ -17,7 +18,6 @@ from trainkit_client._sync.resource import parsed, plain_rows
 from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import HttpTransport
 from trainkit_client._sync.transport import Transport, json_of
-from trainkit_client.config import resolve
 from trainkit_client.types import Info, Me, Worker
 
 
@@ -48,7 +48,7 @@ class Client:
         reconnect_seconds: float = 600.0,
         http_transport: HttpTransport | None = None,
     ) -> None:
-        self.connection = resolve(url, key, project, profile)
+        self.connection = config.resolve(url, key, project, profile)
         self.timeout = timeout
         self.reconnect_seconds = reconnect_seconds
         self.transport = Transport(

@@ -170,12 +170,13 @@ def test_the_claim_honours_the_project_s_own_limit(service: Served) -> None:
 
 def test_queue_and_quota_have_a_limit_of_the_project_s_own(service: Served) -> None:
     service.submit()
-    change(service, max_queued_jobs=1, max_storage_bytes=40)
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
+    used = service.client.get(f"/v1/projects/{project_of(service)['id']}/usage").json()["storage_bytes"]["used"]
+    change(service, max_queued_jobs=1, max_storage_bytes=used + 40)
     answer = service.client.post("/v1/jobs", json=spec)
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many_queued")
     over = service.client.put("/v1/datasets?name=big", content=b"x" * 41)
-    assert (over.status_code, over.json()["limit_bytes"]) == (413, 40)
+    assert (over.status_code, over.json()["limit_bytes"]) == (413, used + 40)
     assert service.client_for("other").put("/v1/datasets?name=big", content=b"x" * 41).status_code == 201
     change(service, max_queued_jobs="default", max_storage_bytes=None)
     assert service.client.post("/v1/jobs", json=spec).status_code == 201
