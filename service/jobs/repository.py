@@ -538,11 +538,11 @@ def renew_lease(session: Session, claim: Claim, lease_seconds: float) -> tuple[d
     return None if row is None else (row[0],)
 
 
-def held_by(session: Session, owners: Iterable[str]) -> Sequence[Row[Any]]:
+def held_by(session: Session, owners: Iterable[str]) -> list[Row[Any]]:
     """Return the jobs that these workers hold: id, name, state, project and owner, the oldest first."""
     columns = (Job.id, Job.name, Job.state, Job.project_id, Job.lease_owner)
     held = select(*columns).where(Job.state.in_(WITH_WORKER), Job.lease_owner.in_(owners))
-    return session.execute(held.order_by(Job.id)).all()
+    return list(session.execute(held.order_by(Job.id)))
 
 
 def requested_action(session: Session, claim: Claim) -> tuple[dict[str, Any] | None] | None:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import list_all_errors
+from pydantic_core.core_schema import ErrorType
 
 from trainkit.spec.synonyms import suggest_field, suggest_kind
 from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS
@@ -207,7 +207,7 @@ def sentence(item: Mapping[str, Any], path: Sequence[int | str]) -> str:
 
 @cache
 def _types_of_pydantic() -> frozenset[str]:
-    return frozenset(str(error["type"]) for error in list_all_errors())
+    return frozenset(get_args(ErrorType))
 
 
 def _subject(path: Sequence[int | str]) -> str:
