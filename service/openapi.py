@@ -74,7 +74,7 @@ TAGS = {
     "audit": "Who changed what, and who was refused: an append-only log, chained by hashes.",
     "projects": "Projects, their limits and how long they keep things.",
     "webhooks": "Signed messages about jobs, and their deliveries.",
-    "mirrors": "Copies of jobs in other trackers: MLflow, TensorBoard.",
+    "mirrors": "Copies of jobs in other trackers: MLflow, TensorBoard, Weights & Biases.",
     "health": "For load balancers: open to everybody.",
 }
 MEANINGS = {

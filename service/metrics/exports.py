@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database import reading
 from service.metrics.service import Slice, scan
 from service.metrics.wire import times
+from service.protobuf_wire import sized, varint
 from trainkit.spec.text import csv_text
 
 COLUMNS = ("seq", "attempt", "split", "name", "step", "epoch", "value", "at", "superseded")
@@ -150,7 +151,7 @@ def as_events(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes
     for piece in pieces(sessions, export):
         columns = piece.columns
         places = piece.places[~piece.superseded[piece.places]]
-        tags = [b"\x0a" + _sized(f"{split}/{name}".encode()) + b"\x15" for split, name in columns.series]
+        tags = [b"\x0a" + sized(f"{split}/{name}".encode()) + b"\x15" for split, name in columns.series]
         with np.errstate(over="ignore"):
             values = columns.value[places].astype("<f4")
         rows = zip(
@@ -165,9 +166,9 @@ def as_events(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes
                 b"\x09"
                 + struct.pack("<d", at)
                 + b"\x10"
-                + _varint(step)
+                + varint(step)
                 + b"\x2a"
-                + _sized(b"\x0a" + _sized(tags[index] + value.tobytes()))
+                + sized(b"\x0a" + sized(tags[index] + value.tobytes()))
             )
             for at, step, index, value in rows
         )
@@ -175,19 +176,19 @@ def as_events(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes
 
 def first_event(begun: float) -> bytes:
     """Return the record that an event file begins with."""
-    return _record(b"\x09" + struct.pack("<d", begun) + b"\x1a" + _sized(FILE_VERSION))
+    return _record(b"\x09" + struct.pack("<d", begun) + b"\x1a" + sized(FILE_VERSION))
 
 
 def scalar_event(at: float, step: int, tag: str, value: float) -> bytes:
     """Return the record of one scalar."""
     with np.errstate(over="ignore"):
-        scalar = _sized(b"\x0a" + _sized(tag.encode()) + b"\x15" + np.float32(value).tobytes())
-    return _record(b"\x09" + struct.pack("<d", at) + b"\x10" + _varint(step) + b"\x2a" + _sized(b"\x0a" + scalar))
+        scalar = sized(b"\x0a" + sized(tag.encode()) + b"\x15" + np.float32(value).tobytes())
+    return _record(b"\x09" + struct.pack("<d", at) + b"\x10" + varint(step) + b"\x2a" + sized(b"\x0a" + scalar))
 
 
 def restart_event(at: float, step: int) -> bytes:
     """Return the record at which readers drop what they have read of this step and later ones (`SessionLog.START`)."""
-    return _record(b"\x09" + struct.pack("<d", at) + b"\x10" + _varint(step) + b"\x3a" + _sized(b"\x08\x01"))
+    return _record(b"\x09" + struct.pack("<d", at) + b"\x10" + varint(step) + b"\x3a" + sized(b"\x08\x01"))
 
 
 def _record(body: bytes) -> bytes:
@@ -199,18 +200,3 @@ def _crc(body: bytes) -> bytes:
     """CRC-32C, rotated and shifted as TFRecord wants it."""
     crc = google_crc32c.value(body)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _sized(body: bytes) -> bytes:
-    return _varint(len(body)) + body
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; a negative one as its 64-bit complement."""
-    number &= 2**64 - 1
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

@@ -33,6 +33,8 @@ class MirrorWriter(Protocol):
     """
 
     rows_per_write: int
+    is_rewritten: bool
+    """Whether a copy is written anew, from its first row, where a later attempt runs steps again."""
 
     def begin(self, job: JobView, position: dict[str, Any]) -> str:
         """Find or create the job's copy; returns its id."""
@@ -87,6 +89,10 @@ def copy_job(context: Context, writer: MirrorWriter, copy: ClaimedCopy) -> None:
         copy.external_id = writer.begin(job, copy.position)
         fp("after_mirror_begin")
         _save(context, copy)
+    superseded = count_superseded(job.superseded)
+    if writer.is_rewritten and job.metric_seq and copy.position.get("superseded", 0) != superseded:
+        copy.metric_seq, copy.position = 0, {"superseded": superseded}
+        _save(context, copy)
     described = dict(copy.position)
     writer.describe(copy.external_id, job, copy.position)
     if copy.position != described:
@@ -113,7 +119,7 @@ def _copy_rows(context: Context, writer: MirrorWriter, copy: ClaimedCopy, job: J
         ranges = job.superseded
         slices, last = page_slices(session, job.id, copy.metric_seq, writer.rows_per_write, ranges=ranges)
     points = [
-        MetricPoint(row.split, row.name, row.step, row.value, row.at)
+        MetricPoint(row.split, row.name, row.step, row.value, row.at, row.epoch)
         for piece in slices
         for row in piece.columns.rows(piece.places[~piece.superseded[piece.places]])
     ]
@@ -146,7 +152,7 @@ def _replaced(session: Session, copy: ClaimedCopy, job: JobView) -> Replaced | N
             continue
         for piece in scan(session, job.id, first - 1, ranges=()):
             for row in piece.columns.rows(piece.places[piece.seq[piece.places] <= last]):
-                point = MetricPoint(row.split, row.name, row.step, row.value, row.at)
+                point = MetricPoint(row.split, row.name, row.step, row.value, row.at, row.epoch)
                 found.times.setdefault(point.identity, point.at)
                 found.first_step = point.step if found.first_step is None else min(found.first_step, point.step)
                 found.last_step = max(found.last_step, point.step)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from service.metrics.exports import first_event, restart_event, scalar_event
+from service.mirrors.growing_file import append
 from service.mirrors.job_view import JobView, MetricPoint
-from service.mirrors.rest_client import MirrorError
 
 
 class EventFileWriter:
@@ -19,6 +18,7 @@ class EventFileWriter:
     """
 
     rows_per_write = 10_000
+    is_rewritten = False
 
     def __init__(self, folder: Path | None, project_id: str) -> None:
         self._folder, self._project_id = folder, project_id
@@ -41,10 +41,7 @@ class EventFileWriter:
         parts = [] if position.get("bytes") else [first_event(at)]
         parts += [] if restart is None else [restart_event(at, restart)]
         parts += [scalar_event(one.at, one.step, f"{one.split}/{one.name}", one.value) for one in points]
-        try:
-            position["bytes"] = self._append(external_id, position.get("bytes", 0), b"".join(parts))
-        except OSError as error:
-            raise MirrorError(f"the file cannot be written: {error.strerror or type(error).__name__}") from None
+        position["bytes"] = append(self._folder, external_id, position.get("bytes", 0), b"".join(parts))
 
     def put_file(
         self, external_id: str, name: str, parts: Iterator[bytes], size: int, position: dict[str, Any]
@@ -53,19 +50,3 @@ class EventFileWriter:
 
     def set_state(self, external_id: str, job: JobView, position: dict[str, Any]) -> None:
         """Write nothing: an event file has no state."""
-
-    def _append(self, name: str, size: int, body: bytes) -> int:
-        if self._folder is None:
-            raise MirrorError("nothing was written: TRAINKIT_MIRROR_FOLDER is not set")
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+b") as file:
-            if os.fstat(file.fileno()).st_size < size:
-                what = "the file is shorter than what was written to it; `retry` writes it anew. All workers need one folder."
-                raise MirrorError(what, status=400, final=True)
-            file.truncate(size)
-            file.seek(size)
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        return size + len(body)

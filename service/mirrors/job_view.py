@@ -31,6 +31,7 @@ class MetricPoint(NamedTuple):
     step: int
     value: float
     at: float
+    epoch: int
 
     @property
     def identity(self) -> tuple[str, str, int, str]:

@@ -34,6 +34,7 @@ class MlflowWriter:
     """Writes one job to one experiment of a server. Each method raises MirrorError."""
 
     rows_per_write = METRICS_PER_REQUEST
+    is_rewritten = False
 
     def __init__(self, client: RestClient, experiment: str, job_url: str) -> None:
         self._client, self._experiment, self._job_url = client, experiment, job_url

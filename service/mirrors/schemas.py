@@ -12,7 +12,7 @@ from service.request_model import RequestModel
 from service.response_model import ResponseModel
 from service.timestamps import Timestamp
 
-MirrorKind = Literal["mlflow", "tensorboard"]
+MirrorKind = Literal["mlflow", "tensorboard", "wandb"]
 MirroredJobState = Literal["pending", "complete", "failed"]
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 SECRET = r"^[\x21-\x7e]*$"
@@ -29,7 +29,8 @@ class MirrorIn(RequestModel):
     """A new mirror."""
 
     kind: MirrorKind
-    """`mlflow`: a tracking server; `tensorboard`: event files in the folder that the operator has set."""
+    """`mlflow`: a tracking server; in the folder that the operator has set, `tensorboard`: event files; `wandb`:
+    offline runs of Weights & Biases, for `wandb sync`."""
     url: Url | None = None
     """Of the tracking server, https://...; only with `mlflow`."""
     experiment: Experiment | None = None

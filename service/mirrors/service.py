@@ -81,7 +81,7 @@ def _check_fields(context: Context, request: MirrorIn) -> None:
             raise _invalid(f"/{name}", "not_allowed", f"a mirror of kind {request.kind} has none", "Leave it out.")
     if context.settings.mirror_folder is None:
         hint = "The operator sets a folder that all workers share: TRAINKIT_MIRROR_FOLDER."
-        raise _invalid("/kind", "no_folder", "this service writes no event files", hint)
+        raise _invalid("/kind", "no_folder", "this service writes no files of jobs", hint)
 
 
 def _check_user(username: str | None, token: str | None) -> None:

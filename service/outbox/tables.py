@@ -125,7 +125,7 @@ class WebhookCrossing(Base):
 
 
 class Mirror(Base):
-    """A tracker that the jobs of a project are copied to: an MLflow server, or a folder of TensorBoard files."""
+    """A tracker that the jobs of a project are copied to: an MLflow server, or a folder of files."""
 
     __tablename__ = "mirrors"
     audited = Audited("mirror", omitted=frozenset({"host"}), secret=frozenset({"token"}))

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from service.app import create_app
 from service.mirrors import copying
-from service.settings import Settings
 from tests.support.api import Served, resume_elsewhere, row
 from tests.support.mirrors import copy_due, create_mirror, let_retry, mirrored
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "mirrors"
-
-
-@pytest.fixture
-def served(settings: Settings, folder: Path) -> Iterator[Served]:
-    app = create_app(replace(settings, mirror_folder=folder))
-    with TestClient(app):
-        service = Served(app, TestClient(app), app.state.context)
-        service.client = service.client_for("default")
-        yield service
-    app.state.context.engine.dispose()
 
 
 def scalars(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.postgresql
         ({"kind": "mlflow", "url": SERVER, "username": "ann"}, "/token", "missing"),
         ({"kind": "tensorboard", "url": SERVER}, "/url", "not_allowed"),
         ({"kind": "tensorboard"}, "/kind", "no_folder"),
+        ({"kind": "wandb", "token": "a-key"}, "/token", "not_allowed"),
+        ({"kind": "wandb"}, "/kind", "no_folder"),
     ],
 )
 def test_what_cannot_be_copied_to_is_refused(service: Served, body: dict[str, Any], pointer: str, code: str) -> None:
