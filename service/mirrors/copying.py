@@ -77,6 +77,7 @@ class Replaced:
 
     times: dict[tuple[str, str, int, str], float] = field(default_factory=dict)
     first_step: int | None = None
+    """Of the rows that no restart has taken back yet: a second resume leaves what the first one ran again."""
     last_step: int = -1
 
 
@@ -126,11 +127,11 @@ def _copy_rows(context: Context, writer: MirrorWriter, copy: ClaimedCopy, job: J
     restart = None
     if replaced is not None:
         points = [point._replace(at=replaced.times.get(point.identity, point.at)) for point in points]
-        if replaced.first_step is None or (points and min(point.step for point in points) > replaced.last_step):
+        if not replaced.times or (points and min(point.step for point in points) > replaced.last_step):
             copy.position["superseded"] = count_superseded(ranges)
-        if points and copy.position.get("restarted") != count_superseded(ranges):
+        if points and replaced.first_step is not None:
             restart = replaced.first_step
-            copy.position["restarted"] = count_superseded(ranges)
+            copy.position["restarted"] = [list(one) for one in ranges]
     writer.write(copy.external_id, points, copy.position, restart)
     fp("after_mirror_write")
     copy.metric_seq = last
@@ -146,16 +147,19 @@ def _replaced(session: Session, copy: ClaimedCopy, job: JobView) -> Replaced | N
     if count_superseded(job.superseded) == copy.position.get("superseded", 0):
         return None
     found = Replaced()
+    taken_back = copy.position.get("restarted", ())
     for first, last in job.superseded:
         last = min(last, copy.metric_seq)
         if first > last:
             continue
         for piece in scan(session, job.id, first - 1, ranges=()):
-            for row in piece.columns.rows(piece.places[piece.seq[piece.places] <= last]):
+            places = piece.places[piece.seq[piece.places] <= last]
+            for seq, row in zip(piece.seq[places].tolist(), piece.columns.rows(places), strict=True):
                 point = MetricPoint(row.split, row.name, row.step, row.value, row.at, row.epoch)
                 found.times.setdefault(point.identity, point.at)
-                found.first_step = point.step if found.first_step is None else min(found.first_step, point.step)
                 found.last_step = max(found.last_step, point.step)
+                if not any(begin <= seq <= end for begin, end in taken_back):
+                    found.first_step = point.step if found.first_step is None else min(found.first_step, point.step)
             if piece.last_seq >= last or len(found.times) > MAX_REPLACED:
                 break
     return found

@@ -35,6 +35,25 @@ def test_tensorboard_sees_a_job_grow_and_a_step_that_is_run_again_once(served: S
     assert mirrored(served, mirror, job)["state"] == "complete"
 
 
+def test_a_second_resume_takes_back_its_own_steps_alone(served: Served, folder: Path) -> None:
+    """The first resume began before step 2, the second before step 5: steps 2 to 4 of the second attempt stay."""
+    mirror = create_mirror(served, kind="tensorboard")
+    job = served.submit()
+    claimed = served.claim()
+    served.append(claimed, *(row("loss", 1.0, step) for step in range(1, 4)))
+    copy_due(served)
+    claimed = resume_elsewhere(served, claimed, 1)
+    served.append(claimed, *(row("loss", 2.0, step) for step in range(2, 7)))
+    copy_due(served)
+    claimed = resume_elsewhere(served, claimed, 6)  # step 4 of the second attempt
+    served.append(claimed, *(row("loss", 3.0, step) for step in range(5, 8)))
+    served.finish(claimed)
+    copy_due(served)
+    path = folder / mirrored(served, mirror, job)["external_id"]
+    second, third = ((step, 2.0) for step in (2, 3, 4)), ((step, 3.0) for step in (5, 6, 7))
+    assert scalars(path) == {"val/loss": [(1, 1.0), *second, *third]}
+
+
 def test_what_was_written_and_not_noted_is_there_once(
     served: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
