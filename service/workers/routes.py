@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import ConfigDict
 from sqlalchemy import Row
 
 from service.auth import Reader
@@ -38,7 +37,6 @@ class WorkerJob(ResponseModel):
 class WorkerOut(ResponseModel):
     """A worker that has been seen lately."""
 
-    model_config = ConfigDict(from_attributes=True)
     id: str
     """An alias for all but the operator."""
     host: str | None
@@ -46,9 +44,9 @@ class WorkerOut(ResponseModel):
     pid: int | None
     queues: list[str]
     slots: int
-    busy_slots: int = 0
+    busy_slots: int
     """Slots that train a job, of any project."""
-    jobs: list[WorkerJob] = []
+    jobs: list[WorkerJob]
     """The jobs of the project that it trains now, the oldest first."""
     device: str
     versions: dict[str, str]
@@ -80,8 +78,8 @@ def list_workers(who: Reader, session: ReadSession, query: Annotated[ListQuery, 
 
 def _worker_out(worker: Worker, held: Sequence[Row[Any]], who: Principal) -> WorkerOut:
     shown = [WorkerJob(id=job.id, name=job.name, state=job.state) for job in held if job.project_id == who.project_id]
-    about = WorkerOut.model_validate(worker).model_copy(update={"busy_slots": len(held), "jobs": shown})
-    return _visible(about, who)
+    columns = {column.key: getattr(worker, column.key) for column in Worker.__table__.columns}
+    return _visible(WorkerOut(**columns, busy_slots=len(held), jobs=shown), who)
 
 
 def _visible(worker: WorkerOut, who: Principal) -> WorkerOut:
