@@ -22,13 +22,13 @@ pytestmark = pytest.mark.postgresql
 @pytest.mark.parametrize(
     ("body", "pointer", "code"),
     [
-        ({"kind": "mlflow"}, "/url", "missing"),
+        ({"kind": "mlflow"}, "/url", "url_needed"),
         ({"kind": "mlflow", "url": "https://10.0.0.1"}, "/url", "not_public"),
         ({"kind": "mlflow", "url": "http://169.254.169.254/"}, "/url", "not_public"),
         ({"kind": "mlflow", "url": "file:///etc/passwd"}, "/url", "bad_url"),
         ({"kind": "mlflow", "url": f"{SERVER}/?a=b"}, "/url", "bad_url"),
         ({"kind": "mlflow", "url": "http://ann:p@127.0.0.1:9"}, "/url", "credentials_in_url"),
-        ({"kind": "mlflow", "url": SERVER, "username": "ann"}, "/token", "missing"),
+        ({"kind": "mlflow", "url": SERVER, "username": "ann"}, "/token", "token_needed"),
         ({"kind": "tensorboard", "url": SERVER}, "/url", "not_allowed"),
         ({"kind": "tensorboard"}, "/kind", "no_folder"),
         ({"kind": "wandb", "token": "a-key"}, "/token", "not_allowed"),
