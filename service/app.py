@@ -45,6 +45,7 @@ from service.info import routes as info
 from service.job_watcher import JobWatcher
 from service.jobs import history_routes
 from service.jobs import routes as jobs
+from service.jobs import worker_routes as workers
 from service.key_limits import KeyLimits
 from service.keys import routes as keys
 from service.load_shedding import LoadShedding
@@ -89,7 +90,6 @@ from service.users import routes as users
 from service.webhooks import routes as webhooks
 from service.webhooks.mail import MailServer
 from service.webhooks.target_policy import TargetPolicy
-from service.workers import routes as workers
 from trainkit.version import __version__
 
 __all__ = ["create_app", "tables"]

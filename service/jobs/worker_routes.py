@@ -1,4 +1,4 @@
-"""HTTP of workers."""
+"""HTTP of workers, and of the jobs that they train."""
 
 from __future__ import annotations
 
