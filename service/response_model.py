@@ -152,7 +152,7 @@ class CalibrationOut(StoredDocument):
 class MisclassifiedOut(StoredDocument):
     """Samples of one class that were taken for another."""
 
-    true: int = 0
+    actual: int = 0
     """Position in `classes`."""
     predicted: int = 0
     samples: list[int] = []

@@ -195,8 +195,8 @@ def test_a_cell_of_the_confusion_matrix_shows_its_samples(browser: Browser, stac
         evaluation = client.get(f"/v1/jobs/{job}/evaluation").json()
     seen.go(f"jobs/{job}?tab=evaluation")
     first = evaluation["misclassified"][0]
-    names = evaluation["classes"][first["true"]], evaluation["classes"][first["predicted"]]
-    count = evaluation["confusion_matrix"][first["true"]][first["predicted"]]
+    names = evaluation["classes"][first["actual"]], evaluation["classes"][first["predicted"]]
+    count = evaluation["confusion_matrix"][first["actual"]][first["predicted"]]
     seen.picture("evaluation")
     page.get_by_role("button", name=f"{count} {names[0]} predicted as {names[1]}: show the samples").click()
     picture = page.get_by_role("dialog").get_by_role("img")

@@ -166,7 +166,7 @@ def calibration(true: Ints, shares: Floats) -> dict[str, Any] | None:
 
 
 def misclassified(true: Ints, scores: Floats, index: Ints) -> list[dict[str, Any]]:
-    """Return `{true, predicted, samples}` for pairs of classes that were confused, the most frequent ones first.
+    """Return `{actual, predicted, samples}` for pairs of classes that were confused, the most frequent ones first.
 
     `samples`: up to SAMPLES_A_CELL of `index`, those first whose score of the predicted class is furthest above the score
     of the true one.
@@ -179,4 +179,4 @@ def misclassified(true: Ints, scores: Floats, index: Ints) -> list[dict[str, Any
     for row in rows.tolist():
         cells.setdefault((int(true[row]), int(predicted[row])), []).append(int(index[row]))
     frequent = sorted(cells.items(), key=lambda cell: (-len(cell[1]), cell[0]))[:MOST_CELLS]
-    return [{"true": t, "predicted": p, "samples": samples[:SAMPLES_A_CELL]} for (t, p), samples in frequent]
+    return [{"actual": t, "predicted": p, "samples": samples[:SAMPLES_A_CELL]} for (t, p), samples in frequent]

@@ -181,7 +181,7 @@ function Confusion({ evaluation, dataset }: { evaluation: Evaluation; dataset: s
   const [opened, open] = useState<Cell | null>(null);
   const { classes = [], confusion_matrix: counts = [], misclassified = [] } = evaluation;
   if (!counts.length) return null;
-  const samplesOf = new Map(misclassified.map((cell) => [`${cell.true} ${cell.predicted}`, cell.samples ?? []]));
+  const samplesOf = new Map(misclassified.map((cell) => [`${cell.actual} ${cell.predicted}`, cell.samples ?? []]));
   const cell = (i: number, j: number, count: number): Cell => ({ title: `${classes[i]} predicted as ${classes[j]}`, samples: samplesOf.get(`${i} ${j}`) ?? [], count });
   const dialog = opened && (
     <Dialog title={opened.title} onClose={() => open(null)}>
@@ -199,7 +199,7 @@ function Confusion({ evaluation, dataset }: { evaluation: Evaluation; dataset: s
     <>
       {dialog}
       {listed ? (
-        <ConfusedPairs cells={misclassified.map((one) => cell(one.true ?? 0, one.predicted ?? 0, counts[one.true ?? 0]?.[one.predicted ?? 0] ?? 0))} open={open} />
+        <ConfusedPairs cells={misclassified.map((one) => cell(one.actual ?? 0, one.predicted ?? 0, counts[one.actual ?? 0]?.[one.predicted ?? 0] ?? 0))} open={open} />
       ) : (
         <div class="scroll">
           <table class="confusion">

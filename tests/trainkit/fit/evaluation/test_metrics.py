@@ -127,13 +127,13 @@ def test_misclassified_samples_are_listed_by_pair_the_surest_mistakes_first() ->
     index = rng.permutation(10_000)[:600]
     confusion = metrics.confusion_matrix(true, scores.argmax(1), 4)
     cells = metrics.misclassified(true, scores, index)
-    counts = [int(confusion[cell["true"], cell["predicted"]]) for cell in cells]
+    counts = [int(confusion[cell["actual"], cell["predicted"]]) for cell in cells]
     assert counts == sorted(counts, reverse=True)
     assert sum(counts) == confusion.sum() - np.diag(confusion).sum()
     place = {position: row for row, position in enumerate(index.tolist())}
     for cell, count in zip(cells, counts, strict=True):
         assert len(cell["samples"]) == min(count, metrics.SAMPLES_A_CELL)
         rows = [place[position] for position in cell["samples"]]
-        assert {(true[row], scores[row].argmax()) for row in rows} == {(cell["true"], cell["predicted"])}
-        gaps = [scores[row, cell["predicted"]] - scores[row, cell["true"]] for row in rows]
+        assert {(true[row], scores[row].argmax()) for row in rows} == {(cell["actual"], cell["predicted"])}
+        gaps = [scores[row, cell["predicted"]] - scores[row, cell["actual"]] for row in rows]
         assert gaps == sorted(gaps, reverse=True)
