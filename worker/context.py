@@ -31,7 +31,7 @@ _parent: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """The service's parts that a worker uses; `owner` names this slot in leases and events."""
+    """The service's parts that a worker uses; `owner` names this worker in leases and events."""
 
     settings: Settings
     engine: Engine
