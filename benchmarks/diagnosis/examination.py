@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,11 +52,35 @@ def examination(case: Case, *, fresh: bool = False, records: Path | None = None,
             return _from_dict(stored)
     found = _examine(case, fresh, twins)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"case": _digest(case), **_as_dict(found)}, separators=(",", ":")))
-        part.rename(file)
+        _write(file, {"case": _digest(case), **_as_dict(found)})
     return found
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(content, separators=(",", ":")))
+    part.rename(file)
+
+
+class InvestigationFile:
+    """What an investigation has trained, in a folder of records: a later one goes on from it, by the rules of then."""
+
+    def __init__(self, case: Case, seconds: float, records: Path | None) -> None:
+        self._digest = _digest(case)
+        self._file = None if records is None else records / f"{case.seed:05}-{seconds:g}s.json"
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the state that was kept; None where there is none of this case."""
+        if self._file is None or not self._file.exists():
+            return None
+        stored: dict[str, Any] = json.loads(self._file.read_text())
+        return stored["state"] if stored["case"] == self._digest else None
+
+    def keep(self, state: Mapping[str, Any]) -> None:
+        """Keep a state in the place of the last one."""
+        if self._file is not None:
+            _write(self._file, {"case": self._digest, "state": state})
 
 
 def _examine(case: Case, fresh: bool, twins: bool) -> Examination:

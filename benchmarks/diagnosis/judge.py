@@ -12,7 +12,7 @@ from typing import Any, Literal
 from benchmarks.diagnosis.baselines import BASELINES
 from benchmarks.diagnosis.case import Case
 from benchmarks.diagnosis.effects import measured_effect
-from benchmarks.diagnosis.examination import Examination, Truth, examination
+from benchmarks.diagnosis.examination import Examination, InvestigationFile, Truth, examination
 from benchmarks.diagnosis.trial import data_of, trial
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.verdicts import Code
@@ -107,7 +107,8 @@ def judge_case(
     worth = recommend and found.truth == "faulty"
     opinions = {"passive": passive(case, found, worth)}
     if investigation is not None:
-        opinions["investigated"] = investigated(case, found, investigation, worth)
+        file = InvestigationFile(case, investigation, records)
+        opinions["investigated"] = investigated(case, found, investigation, worth, None if fresh else file.read(), file)
     return Result(
         case.seed,
         case.name,
@@ -131,8 +132,18 @@ def passive(case: Case, examined: Examination, recommend: bool) -> Opinion:
     return _opinion(case, found, examined.effective, recommend, time.perf_counter() - began)
 
 
-def investigated(case: Case, examined: Examination, seconds: float, recommend: bool) -> Opinion:
-    """Return what controlled experiments within so many seconds say, in front of what the record says."""
+def investigated(
+    case: Case,
+    examined: Examination,
+    seconds: float,
+    recommend: bool,
+    state: Mapping[str, Any] | None,
+    file: InvestigationFile,
+) -> Opinion:
+    """Return what controlled experiments within so many seconds say, in front of what the record says.
+
+    It goes on from `state`, and what it trains is kept in `file`.
+    """
     began = time.perf_counter()
     data, record = data_of(case.recipe).dataset, examined.run
     # By name: the diagnosis is tested without its experiments as well.
@@ -140,7 +151,9 @@ def investigated(case: Case, examined: Examination, seconds: float, recommend: b
     investigate = import_module("trainkit.fit.investigate").investigate
     # seconds of the processor: on a machine that others use as well, those of the clock would be fewer runs
     options = {"record": record, "attainable": record.attainable, "budget": budget, "clock": time.process_time}
-    findings = investigate(case.document, data, **options).findings.as_dict()
+    found = investigate(case.document, data, state=state, **options)
+    file.keep(found.state)
+    findings = found.findings.as_dict()
     taken = time.perf_counter() - began
     return _opinion(case, combined(diagnose(record).as_dict(), findings), examined.effective, recommend, taken)
 
