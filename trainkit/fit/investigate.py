@@ -136,6 +136,7 @@ def investigate(
         raise SpecError([Problem("/model", "not_investigated", reason, "")])
     budget = budget or InvestigationBudget()
     trainer = _Trainer(data, on_event, _Interrupting(control, clock), workdir, source, target_data, runtime)
+    trainer.numbers = resolved.spec.task != "classification"
     results = trainer.resume(state, submitted)
     if record is None:
         record = (
@@ -227,6 +228,8 @@ class _Trainer:
         self._base_series: dict[str, Series] = {}
         self._base_evaluation: dict[str, Any] | None = None
         self._document: dict[str, Any] = {}
+        self.numbers = False
+        """Whether the run that is investigated predicts numbers; then variants that predict classes are scored so, too."""
 
     def send(self, event: str, /, **fields: Any) -> None:
         """Send an event."""
@@ -322,7 +325,7 @@ class _Trainer:
                 return self._ended(
                     VariantResult(variant, "failed", seconds=clock() - began, error=failure("out_of_time", message))
                 )
-            scores = validation_scores(setup)
+            scores = validation_scores(setup, numbers=self.numbers)
             metrics = {**_metrics(result), "train_samples": float(len(setup.data.train))}
             if self._is_worth_keeping(variant, scores) and self._workdir is not None and result.model is not None:
                 artifact = f"variants/{variant.name}"
@@ -399,8 +402,12 @@ class _Trainer:
             return build_result(run, train(run), described_runtime), setup
 
 
-def validation_scores(setup: RunSetup) -> SampleScores | None:
-    """How well a trained network predicts each sample of its validation part; None without such a part."""
+def validation_scores(setup: RunSetup, *, numbers: bool = False) -> SampleScores | None:
+    """How well a trained network predicts each sample of its validation part; None without such a part.
+
+    `numbers`: classes that are numbers are scored as such: the prediction is their mean, weighted by probability, which
+    is the value with the least expected squared error.
+    """
     part = setup.data.val
     if part is None:
         return None
@@ -413,7 +420,11 @@ def validation_scores(setup: RunSetup) -> SampleScores | None:
         values = outputs.astype(np.float64) if scaler is None else scaler.invert(outputs)
         return SampleScores.of_numbers(part.index, part.truth, values)
     kind = setup.spec.loss.kind if setup.spec.loss is not None else "cross_entropy"
-    return SampleScores.of_classes(part.index, part.truth, probabilities(outputs, kind))
+    shares = probabilities(outputs, kind)
+    if numbers:
+        values = np.array(setup.data.classes, np.float64)
+        return SampleScores.of_numbers(part.index, values[part.truth], shares @ values)
+    return SampleScores.of_classes(part.index, part.truth, shares)
 
 
 def _shown(variant: Variant) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sklearn.datasets
 import torch
 
 import trainkit as tk
-from trainkit.data import Dataset
+from trainkit.data import Dataset, load_dataset
 from trainkit.diagnose.investigation import InvestigationBudget
 from trainkit.fit.fit_and_diagnose import fit_and_diagnose
 from trainkit.fit.investigate import Investigation, investigate
@@ -244,3 +244,34 @@ def test_threads_and_generator_are_left_as_they_were() -> None:
     investigate(SLOW, digits(), budget=InvestigationBudget(seconds=None, jobs=2))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_numbers_that_name_classes_are_found_by_training_classes(tmp_path: Path) -> None:
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    rows = [
+        "a,b,c,d,e,f,code",
+        *(",".join(f"{v:g}" for v in (*row, code)) for row, code in zip(_few(x), y, strict=True)),
+    ]
+    file = tmp_path / "codes.csv"
+    file.write_text("\n".join(rows))
+    data = load_dataset(file, target="code")
+    spec = document(
+        30, task="regression", dataset={"id": "d", "target": "code"}, preprocess=[{"kind": "z_score"}], **rate(3e-3)
+    )
+    found = investigate(spec, data, budget=JOBS)
+    assert found.findings.verdicts[0].code == "wrong_loss"
+    first = found.findings.recommendations[0]
+    assert first.patch["task"] == "classification"
+    assert first.measured["metric"] == "val_r2"
+    assert first.measured["low"] > 0
+    base, classes = (next(r for r in found.results if r.variant.name == name) for name in ("base", "as_classes"))
+    assert base.scores is not None
+    assert classes.scores is not None
+    assert np.array_equal(base.scores.index, classes.scores.index)
+    assert np.allclose(base.scores.truth, classes.scores.truth)
+
+
+def _few(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Six numbers of each image: its directions of most variance."""
+    centred = x - x.mean(0)
+    return centred @ np.linalg.svd(centred, full_matrices=False)[2][:6].T

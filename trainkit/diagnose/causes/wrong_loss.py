@@ -51,11 +51,8 @@ def _on_classes(record: Record) -> Verdict:
 
 
 def _few_values(record: Record) -> Verdict | None:
-    column = target_column(record.spec, record.facts) if record.facts.kind == "table" else None
-    values = column.unique if column is not None and column.integer else 0
-    if column is None:
-        values = sum(leading_count(found["message"]) for found in record.findings("whole_number_targets"))
-    if not 0 < values <= FEW_VALUES:
+    values = _whole_values(record)
+    if not values:
         return None
     return Verdict(
         "wrong_loss",
@@ -69,6 +66,15 @@ def _few_values(record: Record) -> Verdict | None:
             "series": ["val_mse", "val_mae"],
         },
     )
+
+
+def _whole_values(record: Record) -> int:
+    """Return how many different values the target has, where they are few and whole numbers; else 0."""
+    column = target_column(record.spec, record.facts) if record.facts.kind == "table" else None
+    values = column.unique if column is not None and column.integer else 0
+    if column is None:
+        values = sum(leading_count(found["message"]) for found in record.findings("whole_number_targets"))
+    return values if values <= FEW_VALUES else 0
 
 
 def _outliers(record: Record) -> Verdict | None:
@@ -161,14 +167,14 @@ def recommendations(record: Record) -> Iterator[Change]:
             expected,
         )
     if record.facts.kind == "table":
-        patch: Patch = {
-            "task": "classification",
-            "target_scaling": "auto",
-            "loss": {**dict.fromkeys(old), "kind": "cross_entropy"},
-        }
-        yield Change(
-            patch, "Predicts the values as classes.", ("val_accuracy", "up", "becomes available", "this record")
-        )
+        why = ("val_accuracy", "up", "becomes available", "this record")
+        yield Change(_classes_patch(record), "Predicts the values as classes.", why)
+
+
+def _classes_patch(record: Record) -> Patch:
+    old = record.spec.loss.model_dump() if record.spec.loss else {}
+    loss = {**dict.fromkeys(old), "kind": "cross_entropy"}
+    return {"task": "classification", "target_scaling": "auto", "loss": loss}
 
 
 def interventions(record: Record) -> Iterator[Intervention]:
@@ -182,6 +188,11 @@ def interventions(record: Record) -> Iterator[Intervention]:
         patch = {"loss": replacing(old, {"kind": "huber"})}
         why = "The Huber loss counts large residuals linearly, not squared."
         yield Intervention("huber_loss", code, patch, "val_mae", why, 0.8)
+    if not record.classification and _whole_values(record):
+        # the same samples are to be validated as for numbers, whose parts are drawn without regard to the target
+        patch = {**_classes_patch(record), "split": {"stratify": False}}
+        why = "Predicts the values as classes; their mean, weighted by probability, is nearer to the value."
+        yield Intervention("as_classes", code, patch, "val_r2", why, 0.8)
 
 
 CAUSE = Cause(
