@@ -17,6 +17,7 @@ from trainkit.diagnose.investigation_history import (
     BASE,
     DATA_CAUSES,
     MATERIAL,
+    MATERIAL_RECALL,
     OTHER_SPLIT,
     SIGNIFICANT,
     STANDARD,
@@ -34,8 +35,6 @@ from trainkit.diagnose.spec_changes import Patch
 from trainkit.diagnose.verdicts import Code, Verdict
 from trainkit.spec.patch import merge_patch
 
-MATERIAL_RECALL = 0.06
-"""Gain of the mean recall from which on balancing repairs a run."""
 MATERIAL_ABSOLUTE = 0.03
 """Share of the mean absolute error from which on a loss that outliers do not decide repairs a run."""
 LARGE_RISE = 0.2
@@ -46,6 +45,10 @@ SURE = 0.8
 """Probability of wrong labels from which on votes alone are enough."""
 MASKED = 0.75
 """Confidence in each of two faults whose changes helped only together."""
+SUSPECTED = 0.1
+"""Weight before the runs from which on a change that may have helped leaves a suspect."""
+LEAST_HEALTHY = 0.7
+"""Probability that no change helped beyond chance from which on a run is healthy."""
 WIDE = 0.15
 """Skill: a change whose interval reaches this far may be a repair that these samples cannot show."""
 MOST_RECOMMENDATIONS = 6
@@ -281,29 +284,34 @@ class _Conclusion:
 
     def _imbalance(self) -> None:
         code: Code = "class_imbalance"
-        tested = [one for one in self.history.tested.values() if code in one.change.targeted]
-        if not tested:
+        best = self.history.best_balancing
+        if best is None:
             return
-        best = max(tested, key=lambda one: (one.effect.low, one.change.name))
+        names = {one.change.name for one in self.history.tested.values() if code in one.change.targeted}
         others = [
             result.scores.value("val_recall")
             for result in self.history.results
             if result.scores is not None
             and result.variant.share == best.after.variant.share
             and result.variant.kind == "change"
-            and not set(result.variant.changes) & ({one.change.name for one in tested} | set(OTHER_SPLIT))
+            and not set(result.variant.changes) & (names | set(OTHER_SPLIT))
         ]
-        assert best.after.scores is not None
-        gained = best.measure_p_value < SIGNIFICANT and best.effect.gain >= MATERIAL_RECALL
+        folds = self.history.over_folds(best.change.measure, best.change.name)
+        effect, p_value = (best.effect, best.measure_p_value) if folds is None else (folds, folds.p_value)
         # a better trained model finds the small classes without weights
         by_others = max(others, default=0.0) - best.before.scores.value("val_recall") if best.before.scores else 0.0
-        if gained and by_others < 0.7 * best.effect.gain:
-            confidence = 1 - best.measure_p_value if code in self.passive else 0.9 * (1 - best.measure_p_value)
-            self._add(code, confidence, best.change, self._words(best), self._evidence(best))
-        elif code in self.passive and best.effect.high < 2 * MATERIAL_RECALL:
+        # ... of which one part with a few of their samples says nothing, where nothing else is wrong
+        alike = by_others >= 0.7 * best.effect.gain and (folds is None or bool(self.verdicts))
+        if p_value < SIGNIFICANT and effect.gain >= MATERIAL_RECALL and not alike:
+            confidence = (1.0 if code in self.passive else 0.9) * (1 - p_value)
+            evidence = self._evidence(best) | ({} if folds is None else {"over_folds": folds.as_dict()})
+            self._add(code, confidence, best.change, self._words(best), evidence)
+        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL:
             self.refuted.append(code)
         elif code in self.passive:
             self._keep_passive(code, 0.8, best.change)
+        elif self.history.priors.get(code, 0.0) >= SUSPECTED and effect.gain >= MATERIAL_RECALL and not alike:
+            self._suspect(code, 0.5, f"{best.change.name} gained {effect.gain:.2g} of recall, which may be chance")
 
     def _outliers(self) -> None:
         """Squared errors of numbers with outliers: judged by absolute errors, since outliers decide the squared ones."""
@@ -495,7 +503,7 @@ class _Conclusion:
                     f"{attainable.high:.3g}) where this run reaches {value:.3g}."
                 )
                 return Verdict("inconclusive", round(none, 3), None, words, evidence)
-        if self.suspects or none < LEAST_CONFIDENCE:
+        if self.suspects or none < LEAST_HEALTHY:
             words = "No change that was tried helped beyond noise, but what is left open could be a fault."
             return Verdict("inconclusive", round(max(none, 0.5), 3), None, words, evidence)
         clear = sum(one.skill.high < WIDE for one in tested) / len(tested)

@@ -10,11 +10,12 @@ Stages, each only as far as the budget goes:
    all of them at full length do not fit, all are trained on a part of the samples or epochs first, and the better half on
    twice as much, and so on (successive halving, Jamieson and Talwalkar 2016).
 3. control: copies, with as few training samples as the run without them has.
-4. repetitions: the best changes with another seed, since seeds matter in some runs, and the best of many is flattered by
+4. folds: balancing, where the small classes have too few validation samples to tell: base and change on three folds.
+5. repetitions: the best changes with another seed, since seeds matter in some runs, and the best of many is flattered by
    chance.
-5. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
+6. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
    usual at once, and then each of them left out, or pairs of the likeliest changes.
-6. votes: models of three folds say of each training label what they expected in its place.
+7. votes: models of three folds say of each training label what they expected in its place.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from trainkit.diagnose.investigation_history import (
     AGAIN,
     BASE,
     DATA_CAUSES,
+    FOLDS,
+    MATERIAL_RECALL,
     OTHER_SPLIT,
+    SIGNIFICANT,
     STANDARD,
     USUAL_GAIN,
     WITH_COPIES,
@@ -41,6 +45,7 @@ from trainkit.diagnose.investigation_history import (
     Variant,
     VariantResult,
     at_share,
+    fold_name,
     skill_of,
 )
 from trainkit.diagnose.label_votes import may_be_noise
@@ -62,11 +67,12 @@ LEAST_EPOCHS = 2
 KEPT = 0.5
 """Share of the changes that go on to the next rung."""
 FEWEST_KEPT = 3
-FOLDS = 3
 MOST_REPEATED = 3
 MASKED_PRIOR = 0.15
 """Weight of a cause from which on its changes are tried in pairs where none helps alone."""
 MOST_MASKED = 4
+LEAST_SUSPECTED = 0.1
+"""Weight of `class_imbalance` from which on folds are worth their runs."""
 
 
 def why_not_investigated(spec: JobSpec) -> str | None:
@@ -96,7 +102,15 @@ class _Plan(InvestigationHistory):
         """The next variants that the budget allows."""
         if self.base_is_broken:
             return []
-        stages = (self._base, self._screening, self._control, self._repetitions, self._combinations, self._votes)
+        stages = (
+            self._base,
+            self._screening,
+            self._control,
+            self._folds,
+            self._repetitions,
+            self._combinations,
+            self._votes,
+        )
         for stage in stages:
             if found := self._affordable(stage()):
                 return found
@@ -201,6 +215,30 @@ class _Plan(InvestigationHistory):
             document = merge_patch(document, {"split": {"subsample": float(f"{part:.6g}")}})
         measure = "val_accuracy" if self.record.classification else "val_r2"
         return [Variant(name, document, "control", patch, "leakage", measure, share, (), why)]
+
+    def _folds(self) -> list[Variant]:
+        """Balancing on folds: together these validate all samples of the small classes, where one part has a few."""
+        best, share = self.best_balancing, self.working_share
+        if (
+            best is None
+            or self.priors.get("class_imbalance", 0.0) < LEAST_SUSPECTED
+            or best.measure_p_value < SIGNIFICANT
+            or best.effect.gain < MATERIAL_RECALL
+        ):
+            return []
+        why = "The samples of the small classes are validated by folds: one validation part has too few of them."
+        variants = []
+        for fold in range(FOLDS):
+            for name, patch in ((BASE, {}), (best.change.name, best.change.patch)):
+                cut = _merged(patch, {"split": {"folds": FOLDS, "fold": fold}})
+                if self._changed(cut) is None:
+                    return []
+                label, document = at_share(fold_name(name, fold), share), self._document(cut, share)
+                changes = () if name == BASE else (name,)
+                variants.append(
+                    Variant(label, document, "folds", cut, "class_imbalance", "val_recall", share, changes, why)
+                )
+        return variants
 
     def _combinations(self) -> list[Variant]:
         """Two faults at once: the winner with each change for another cause; or all unusual settings made usual."""

@@ -22,13 +22,13 @@ from trainkit.diagnose.verdicts import Code
 from trainkit.spec import JobSpec, ResolvedSpec, SpecError, resolve
 from trainkit.spec.patch import merge_patch
 
-Kind = Literal["base", "change", "combination", "confirmation", "control", "votes"]
+Kind = Literal["base", "change", "combination", "confirmation", "control", "folds", "votes"]
 BASE, AGAIN, STANDARD = "base", "base-seed", "all-usual"
 WITHOUT_COPIES, WITH_COPIES = "without_copies", "with_copies"
 """The change that drops copies from training, and its control: copies, and as few training samples."""
 USUAL_GAIN, USUAL_GAIN_OF_EFFORT = 0.03, 0.08
 """Skill that a change may gain in a sound run: of one setting, and of more effort (epochs, units, larger steps)."""
-EFFORT = ("longer", "wider", "hidden_layer", "rate_tenfold", "rate_tenth", "batch_norm", "adam")
+EFFORT = ("longer", "wider", "hidden_layer", "rate_tenfold", "rate_tenth", "batch_norm", "adam", "no_penalties")
 """Changes that gain something in most runs."""
 MATERIAL = 0.04
 """Gain of skill from which on a change is a repair; of an effort twice as much."""
@@ -41,6 +41,9 @@ DATA_CAUSES: frozenset[Code] = frozenset(
     {"class_imbalance", "leakage", "distribution_mismatch", "validation_too_small", "label_noise"}
 )
 """Causes in the data, which have measures of their own; the others are told apart by what repairs the run."""
+MATERIAL_RECALL = 0.06
+"""Gain of the mean recall from which on balancing repairs a run."""
+FOLDS = 3
 OTHER_SPLIT = ("larger_validation", "random_split")
 """Changes of the validation part itself: their runs cannot be paired with the base."""
 
@@ -415,6 +418,27 @@ class InvestigationHistory:
         runs = self.confirmation(name)
         return None if runs is None else self._gain(measure, *runs, seeds=False)
 
+    @property
+    def best_balancing(self) -> Tested | None:
+        """The change for classes of unequal size that gained most of the mean recall."""
+        tested = [one for one in self.tested.values() if "class_imbalance" in one.change.targeted]
+        return max(tested, key=lambda one: (one.effect.low, one.effect.gain, one.change.name), default=None)
+
+    def over_folds(self, measure: str, name: str) -> PairedEffect | None:
+        """The gain of a change over the base on the validation parts of all folds that both were trained on."""
+        pairs = [
+            (before.scores, after.scores)
+            for fold in range(FOLDS)
+            if (before := self._result(fold_name(BASE, fold), self.working_share)) is not None
+            and (after := self._result(fold_name(name, fold), self.working_share)) is not None
+            and before.scores is not None
+            and after.scores is not None
+        ]
+        if not pairs:
+            return None
+        bases, changed = (SampleScores.joined(runs) for runs in zip(*pairs, strict=True))
+        return gain(measure, [bases], [changed])
+
     def _result(self, name: str, share: float) -> VariantResult | None:
         return self.by_name.get(at_share(name, share))
 
@@ -425,6 +449,10 @@ def skill_of(result: VariantResult) -> float:
 
 def _same_parts(one: VariantResult, other: VariantResult) -> bool:
     return one.variant.patch.get("split") == other.variant.patch.get("split")
+
+
+def fold_name(name: str, fold: int) -> str:
+    return f"{name}-fold-{fold + 1}-of-{FOLDS}"
 
 
 def at_share(name: str, share: float) -> str:

@@ -88,6 +88,14 @@ class SampleScores:
         fields = {name: value for name, value in vars(self).items() if value is not None}
         return SampleScores(**{name: _rounded(value[rows]) for name, value in fields.items()})
 
+    @classmethod
+    def joined(cls, runs: Sequence[SampleScores]) -> SampleScores:
+        """Those of several runs of one kind, each on samples of its own."""
+        names = [name for name, value in vars(runs[0]).items() if isinstance(value, np.ndarray)]
+        fields = {name: np.concatenate([getattr(one, name) for one in runs]) for name in names}
+        order = np.argsort(fields["index"], kind="stable")
+        return cls(**{name: value[order] for name, value in fields.items()})
+
     def constant(self) -> SampleScores:
         """What predicting the share of each class, or the mean, gives on the same samples."""
         if self.predicted is None:
