@@ -63,6 +63,17 @@ def scored(cases: Iterable[Examination]) -> Iterator[Scored]:
         yield Scored(lead.code, score, found.rival(lead.code), right)
 
 
+def scored_investigations(
+    cases: Iterable[Examination], investigations: Iterable[Mapping[str, Any]]
+) -> Iterator[Scored]:
+    """Yield the main verdict of each investigation before its calibration; of cases whose truth is settled."""
+    for case, findings in zip(cases, investigations, strict=True):
+        lead = findings["verdicts"][0]
+        if case.truth != "unsettled" and lead["code"] != "inconclusive":
+            right = is_right(lead["code"], case.truth, case.effective, case.planted)
+            yield Scored(lead["code"], lead["evidence"].get("score", lead["confidence"]), 0.0, right)
+
+
 def fitted(rows: Sequence[Scored], *, with_rival: bool) -> PlattScaling:
     """Return the most probable map, by Platt's (1999) likelihood and a normal prior of the parameters.
 
@@ -93,15 +104,21 @@ def held_out(rows: Sequence[Scored], *, with_rival: bool) -> list[tuple[float, b
     return found
 
 
-def calibrate(cases: Sequence[Examination], facts: Mapping[str, Any]) -> tuple[str, list[tuple[float, bool]]]:
+def calibrate(
+    cases: Sequence[Examination], investigations: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> tuple[str, dict[str, list[tuple[float, bool]]]]:
     """Fit the maps, and write them into `trainkit/diagnose/calibration_table.py`.
 
-    Returns a report, and (probability, whether right) of each verdict by the maps of the other folds.
+    investigations: the findings of each case.
+
+    Returns a report, and for each kind of diagnosis (probability, whether right) of its verdicts by the maps of the
+    other folds.
     """
     rows = list(scored(cases))
     groups = {
         "VERDICT": ([one for one in rows if one.code not in QUIET], True),
         "HEALTHY": ([one for one in rows if one.code == "healthy"], False),
+        "INVESTIGATED": (list(scored_investigations(cases, investigations)), False),
     }
     lines = [
         '"""Parameters of the maps in `calibration.py`: intercept, slope, and factor of the rival.',
@@ -111,13 +128,15 @@ def calibrate(cases: Sequence[Examination], facts: Mapping[str, Any]) -> tuple[s
         '"""',
         "",
     ]
-    text, points = [], []
+    text: list[str] = []
+    points: dict[str, list[tuple[float, bool]]] = {"passive": [], "investigated": []}
     for name, (group, with_rival) in groups.items():
         one = fitted(group, with_rival=with_rival)
         right = sum(row.right for row in group)
         lines += [f"{name} = ({one.intercept}, {one.slope}, {one.rival})", f'"""{right} of {len(group)} were right."""']
         text.append(f"{name}: {one}, {right} of {len(group)} right; by maps of the other folds:")
-        points += (held := held_out(group, with_rival=with_rival))
+        held = held_out(group, with_rival=with_rival)
+        points["investigated" if name == "INVESTIGATED" else "passive"] += held
         text += [f"  {row}" for row in reliability_rows(held)]
     Path(calibration_table.__file__).write_text("\n".join(lines) + "\n")
     return "\n".join(text), points
@@ -147,8 +166,8 @@ def reliability_rows(points: Sequence[tuple[float, bool]]) -> list[str]:
     return [f"confidence {mean:.2f}: {right} of {count} right" for mean, right, count in binned(points)]
 
 
-def plot_reliability(points: Sequence[tuple[float, bool]], title: str, file: Path) -> None:
-    """Draw the share that was right against the confidence, with Wilson's 95 % intervals and the number of each bin."""
+def plot_reliability(points: Mapping[str, Sequence[tuple[float, bool]]], title: str, file: Path) -> None:
+    """Draw for each kind of diagnosis the share that was right against the confidence, with Wilson's 95 % intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -156,11 +175,17 @@ def plot_reliability(points: Sequence[tuple[float, bool]], title: str, file: Pat
 
     figure, axes = pyplot.subplots(figsize=(5.2, 4.4), dpi=120, layout="constrained")
     axes.plot([0.35, 1], [0.35, 1], color="0.6", linewidth=1, label="confidence = share that is right")
-    for mean, right, count in binned(points):
-        low, high = wilson_interval(right / count, count)
-        share = right / count
-        axes.errorbar([mean], [share], [[share - low], [high - share]], fmt="o", color="C0", capsize=3)
-        axes.annotate(f"{right} of {count}", (mean, share), (6, -12), textcoords="offset points", fontsize=8)
+    for number, (name, group) in enumerate(points.items()):
+        colour = f"C{number}"
+        for place, (mean, right, count) in enumerate(binned(group)):
+            low, high = wilson_interval(right / count, count)
+            share, label = right / count, name if place == 0 else None
+            error = [[share - low], [high - share]]
+            axes.errorbar([mean], [share], error, fmt="os"[number % 2], color=colour, capsize=3, label=label)
+            below = (6, -12 - 10 * number)
+            axes.annotate(
+                f"{right} of {count}", (mean, share), below, textcoords="offset points", fontsize=8, color=colour
+            )
     axes.set(xlabel="confidence of the main verdict", ylabel="share that is right", xlim=(0.35, 1.02), ylim=(0, 1.02))
     axes.set_title(title, fontsize=9)
     axes.legend(loc="lower left", fontsize=8, frameon=False)

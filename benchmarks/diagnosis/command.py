@@ -9,22 +9,24 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.diagnosis.calibration import SEEDS as CALIBRATION
 from benchmarks.diagnosis.calibration import calibrate, main_verdicts, plot_reliability
-from benchmarks.diagnosis.examination import Examination, examination
+from benchmarks.diagnosis.examination import Examination, InvestigationFile, examination
 from benchmarks.diagnosis.generator import FINAL_FROM, case
-from benchmarks.diagnosis.judge import Result, answer, judge_case
+from benchmarks.diagnosis.judge import Result, answer, investigation_of, judge_case
 from benchmarks.diagnosis.report import report
 from benchmarks.diagnosis.trial import ROOT
 from trainkit.diagnose.diagnosis import RULESET_VERSION
 
+T = TypeVar("T")
+USUAL_SECONDS = 60.0
 FINAL_RUNS = Path(__file__).with_name("final_runs.jsonl")
 """One line for each time that seeds of the final figure were run: date, commit, seeds, figures."""
 
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--records", type=Path, metavar="DIR", help="keep what was trained here, and read it whatever has changed since"
     )
     parser.add_argument(
-        "--calibrate", action="store_true", help=f"fit the confidences on {CALIBRATION[0]}:{CALIBRATION[-1] + 1}"
+        "--calibrate",
+        action="store_true",
+        help=f"fit the confidences on {CALIBRATION[0]}:{CALIBRATION[-1] + 1}, investigations among them",
     )
     parser.add_argument(
         "--reliability", type=Path, metavar="PNG", help="plot confidences against shares that are right"
@@ -61,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not set(numbers) <= set(CALIBRATION):
             parser.error(f"confidences are fitted on seeds of {CALIBRATION.start}:{CALIBRATION.stop} alone")
         facts = {name: run_facts(numbers, None)[name] for name in ("date", "commit", "seeds")}
-        text, points = calibrate(_examined(numbers, options.fresh, options.records), facts)
+        seconds = options.investigate or USUAL_SECONDS
+        examined = partial(_examined, fresh=options.fresh, records=options.records, seconds=seconds)
+        cases, investigations = zip(*_in_order(examined, numbers, options.jobs), strict=True)
+        text, points = calibrate(cases, investigations, {**facts, "seconds of investigation": seconds})
         print(text)
         if options.reliability:
             title = f"by folds, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
@@ -80,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         twins=not options.no_twins,
     )
     results, began = [], time.perf_counter()
-    for result in _judge_all(judge, options.seeds, options.jobs):
+    for result in _in_order(judge, options.seeds, options.jobs):
         print(line(result), flush=True)
         results.append(result)
     facts["seconds"] = round(time.perf_counter() - began)
@@ -91,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.reliability:
         mode = "passive" if options.investigate is None else "investigated"
         title = f"{mode}, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
-        plot_reliability(main_verdicts(results, mode), title, options.reliability)
+        plot_reliability({mode: main_verdicts(results, mode)}, title, options.reliability)
     if options.json:
         document = {**facts, "results": [result.as_dict() for result in results]}
         options.json.write_text(json.dumps(document, indent=1))
@@ -99,8 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record_final_run(results, facts)
 
 
-def _examined(numbers: range, fresh: bool, records: Path | None) -> list[Examination]:
-    return [examination(case(seed), fresh=fresh, records=records, twins=False) for seed in numbers]
+def _examined(seed: int, *, fresh: bool, records: Path | None, seconds: float) -> tuple[Examination, dict[str, Any]]:
+    one = case(seed)
+    found = examination(one, fresh=fresh, records=records, twins=False)
+    return found, investigation_of(one, found, seconds, InvestigationFile(one, seconds, records, fresh=fresh))
 
 
 def seeds(text: str) -> range:
@@ -136,12 +145,12 @@ def judge_seed(seed: int, **options: Any) -> Result:
     return judge_case(case(seed), **options)
 
 
-def _judge_all(judge: partial[Result], numbers: range, jobs: int) -> Iterable[Result]:
+def _in_order(work: Callable[[int], T], numbers: range, jobs: int) -> Iterator[T]:
     if jobs == 1:
-        yield from map(judge, numbers)
+        yield from map(work, numbers)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(judge, numbers)
+        yield from pool.map(work, numbers)
 
 
 def line(result: Result) -> str:

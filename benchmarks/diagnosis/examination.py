@@ -64,15 +64,18 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
 
 
 class InvestigationFile:
-    """What an investigation has trained, in a folder of records: a later one goes on from it, by the rules of then."""
+    """What an investigation has trained, in a folder of records: a later one goes on from it, by the rules of then.
 
-    def __init__(self, case: Case, seconds: float, records: Path | None) -> None:
-        self._digest = _digest(case)
+    `fresh`: what the folder holds is not read.
+    """
+
+    def __init__(self, case: Case, seconds: float, records: Path | None, *, fresh: bool = False) -> None:
+        self._digest, self._fresh = _digest(case), fresh
         self._file = None if records is None else records / f"{case.seed:05}-{seconds:g}s.json"
 
     def read(self) -> dict[str, Any] | None:
         """Return the state that was kept; None where there is none of this case."""
-        if self._file is None or not self._file.exists():
+        if self._file is None or self._fresh or not self._file.exists():
             return None
         stored: dict[str, Any] = json.loads(self._file.read_text())
         return stored["state"] if stored["case"] == self._digest else None

@@ -107,8 +107,8 @@ def judge_case(
     worth = recommend and found.truth == "faulty"
     opinions = {"passive": passive(case, found, worth)}
     if investigation is not None:
-        file = InvestigationFile(case, investigation, records)
-        opinions["investigated"] = investigated(case, found, investigation, worth, None if fresh else file.read(), file)
+        file = InvestigationFile(case, investigation, records, fresh=fresh)
+        opinions["investigated"] = investigated(case, found, investigation, worth, file)
     return Result(
         case.seed,
         case.name,
@@ -133,29 +133,28 @@ def passive(case: Case, examined: Examination, recommend: bool) -> Opinion:
 
 
 def investigated(
-    case: Case,
-    examined: Examination,
-    seconds: float,
-    recommend: bool,
-    state: Mapping[str, Any] | None,
-    file: InvestigationFile,
+    case: Case, examined: Examination, seconds: float, recommend: bool, file: InvestigationFile
 ) -> Opinion:
-    """Return what controlled experiments within so many seconds say, in front of what the record says.
-
-    It goes on from `state`, and what it trains is kept in `file`.
-    """
+    """Return what controlled experiments within so many seconds say, in front of what the record says."""
     began = time.perf_counter()
+    findings = investigation_of(case, examined, seconds, file)
+    taken = time.perf_counter() - began
+    found = combined(diagnose(examined.run).as_dict(), findings)
+    return _opinion(case, found, examined.effective, recommend, taken)
+
+
+def investigation_of(case: Case, examined: Examination, seconds: float, file: InvestigationFile) -> dict[str, Any]:
+    """Return the findings of an investigation, which goes on from what `file` keeps, and is kept there."""
     data, record = data_of(case.recipe).dataset, examined.run
     # By name: the diagnosis is tested without its experiments as well.
     budget = import_module("trainkit.diagnose.investigation").InvestigationBudget(seconds=seconds)
     investigate = import_module("trainkit.fit.investigate").investigate
     # seconds of the processor: on a machine that others use as well, those of the clock would be fewer runs
     options = {"record": record, "attainable": record.attainable, "budget": budget, "clock": time.process_time}
-    found = investigate(case.document, data, state=state, **options)
+    found = investigate(case.document, data, state=file.read(), **options)
     file.keep(found.state)
-    findings = found.findings.as_dict()
-    taken = time.perf_counter() - began
-    return _opinion(case, combined(diagnose(record).as_dict(), findings), examined.effective, recommend, taken)
+    findings: dict[str, Any] = found.findings.as_dict()
+    return findings
 
 
 def combined(found: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str, Any]:

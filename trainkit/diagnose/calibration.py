@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainkit.diagnose.calibration_table import HEALTHY, VERDICT
+from trainkit.diagnose.calibration_table import HEALTHY, INVESTIGATED, VERDICT
 
 LEAST, MOST = 0.02, 0.98
 """Scores beyond these count as these; a probability of 0 or 1 is never given."""
@@ -40,5 +40,5 @@ def logit(score: float) -> float:
     return math.log(p / (1 - p))
 
 
-OF_VERDICTS, OF_HEALTHY = PlattScaling(*VERDICT), PlattScaling(*HEALTHY)
-"""Of the verdict on a cause, and of `healthy`."""
+OF_VERDICTS, OF_HEALTHY, OF_INVESTIGATIONS = (PlattScaling(*one) for one in (VERDICT, HEALTHY, INVESTIGATED))
+"""Of the record's verdict on a cause, of its `healthy`, and of what an investigation says, `healthy` among it."""

@@ -10,3 +10,5 @@ VERDICT = (1.2677, 0.9437, 2.8631)
 """20 of 22 were right."""
 HEALTHY = (-0.0868, 0.8927, 0.0)
 """4 of 4 were right."""
+INVESTIGATED = (0.0, 1.0, 0.0)
+"""Not fitted yet: the score itself."""

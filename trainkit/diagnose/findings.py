@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trainkit.diagnose.attribution import Attribution, Key, attribute
+from trainkit.diagnose.calibration import OF_INVESTIGATIONS
 from trainkit.diagnose.causes import EXPLAINS
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.diagnosis import diagnose, order_by_cause
@@ -143,6 +144,7 @@ class _Conclusion:
         self._of_parts()
         self._rest()
         verdicts = order_by_cause(self.verdicts) if self.verdicts else [self._nothing_found()]
+        verdicts = [_calibrated(one) for one in verdicts]
         order = [verdict.code for verdict in verdicts]
         chosen = sorted(self.recommended, key=lambda one: order.index(one[0]) if one[0] in order else len(order))
         recommendations = [change for _, change in chosen]
@@ -677,6 +679,14 @@ class _Conclusion:
 
 
 SERIES = ["train_loss", "val_loss"]
+
+
+def _calibrated(verdict: Verdict) -> Verdict:
+    """The verdict with the probability that such a score is right as its confidence; `inconclusive` claims nothing."""
+    if verdict.code == "inconclusive":
+        return verdict
+    confidence = OF_INVESTIGATIONS.probability(verdict.confidence)
+    return replace(verdict, confidence=confidence, evidence={**verdict.evidence, "score": verdict.confidence})
 
 
 def _rise(result: VariantResult) -> float | None:
