@@ -106,6 +106,20 @@ def test_balancing_is_judged_by_recall() -> None:
     assert named["class_imbalance"].evidence["low"] > 0
 
 
+def test_balancing_is_validated_over_folds_where_a_class_has_one_sample_in_validation() -> None:
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    kept = np.concatenate([np.flatnonzero(y == name)[: 7 if name in (1, 3, 8) else 80] for name in range(10)])
+    data = Dataset.from_arrays((x[kept] / 16).astype(np.float32), y[kept])
+    found = investigate(document(15, **rate(3e-3)), data, budget=ENOUGH)
+    named = {one.code: one for one in found.findings.verdicts}
+    assert "class_imbalance" in named
+    folds = [one.name for one in found.variants if one.kind == "folds"]
+    assert len(folds) == 6
+    effect = named["class_imbalance"].evidence["over_folds"]
+    assert effect["samples"] > 4 * named["class_imbalance"].evidence["samples"] - 30
+    assert effect["low"] > 0
+
+
 def test_wrong_labels_are_told_by_votes() -> None:
     random = np.random.default_rng(0)
     x, y = (part[:1200] for part in sklearn.datasets.load_digits(return_X_y=True))
