@@ -42,6 +42,10 @@ LARGE_RISE = 0.2
 """Rise of the validation loss behind its least value, over that of a constant prediction, that is overfitting anyway."""
 LEAST_CONFIDENCE = 0.5
 """A cause that the experiments leave less likely than this is a suspect, and no verdict."""
+POSSIBLE = 0.05
+"""Probability from which on a cause is a suspect of an investigation that does not decide."""
+RIVAL = 0.2
+"""Probability from which on another cause that the same change repairs is a suspect."""
 SURE = 0.8
 """Probability of wrong labels from which on votes alone are enough."""
 MASKED = 0.75
@@ -144,6 +148,8 @@ class _Conclusion:
         self._of_parts()
         self._rest()
         verdicts = order_by_cause(self.verdicts) if self.verdicts else [self._nothing_found()]
+        if verdicts[0].code == "inconclusive":
+            self._unsettled()
         verdicts = [_calibrated(one) for one in verdicts]
         order = [verdict.code for verdict in verdicts]
         chosen = sorted(self.recommended, key=lambda one: order.index(one[0]) if one[0] in order else len(order))
@@ -154,7 +160,7 @@ class _Conclusion:
             recommendations[:MOST_RECOMMENDATIONS],
             list(self._harmful()),
             list(self._tried()),
-            list(self.suspects.values()),
+            [one for name, one in self.suspects.items() if name not in order],
             self.refuted,
             self._message(verdicts, recommendations),
             self.attribution.posterior,
@@ -177,15 +183,19 @@ class _Conclusion:
             self._two_faults_at_once()
             return
         assert code != "none"
-        confidence = self.attribution.posterior[code]
         confirmed = self.history.confirmed(winner.change.name, "skill")
-        if confirmed is not None and confirmed.gain < 0.3 * winner.skill.gain:
-            confidence *= 0.5  # another seed does not show it
-        elif confirmed is None:
-            confidence *= 0.95
-        if confidence < LEAST_CONFIDENCE:
-            self._suspect(code, confidence, f"{winner.change.name} helped, which other causes explain as well")
+        if confirmed is None:
+            kept = 0.95
+        else:
+            kept = 0.5 if confirmed.gain < 0.3 * winner.skill.gain else 1.0  # another seed does not show it
+        # the change repairs the run whichever of its causes is the right one
+        confidence = kept * self.attribution.posterior[code]
+        if kept * (1 - self.attribution.posterior["none"]) < LEAST_CONFIDENCE:
+            self._suspect(code, confidence, f"{winner.change.name} helped, which may be chance")
             return
+        for rival in sorted(winner.change.targeted - {code}):
+            if (probability := kept * self.attribution.posterior.get(rival, 0.0)) >= RIVAL:
+                self._suspect(rival, probability, f"{winner.change.name} repairs it as well")
         self._add(code, confidence, winner.change, self._words(winner), self._evidence(winner))
         for name, other in self._pairs(winner):
             both = self.history.combination_effect(name, winner.change.name)
@@ -475,6 +485,12 @@ class _Conclusion:
         if base is None or base.scores is None or attainable is None:
             return False
         return base.scores.value(f"val_{attainable.metric}") < attainable.low
+
+    def _unsettled(self) -> None:
+        """What remains possible where the runs do not decide."""
+        for code, probability in self.attribution.posterior.items():
+            if code != "none" and probability >= POSSIBLE and code not in self.suspects:
+                self._suspect(code, probability, "the runs do not exclude it")
 
     def _nothing_found(self) -> Verdict:
         """Healthy: this is what the data give; or inconclusive, where more is attainable or the runs tell too little."""

@@ -34,6 +34,7 @@ from trainkit.fit.loop.result import FitResult
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.training_run import TrainingRun
 from trainkit.spec import JobSpec, ResolvedSpec, resolve
+from trainkit.spec.facts import is_classification
 from trainkit.spec.failures import failure
 from trainkit.spec.problems import Problem, SpecError
 
@@ -136,7 +137,7 @@ def investigate(
         raise SpecError([Problem("/model", "not_investigated", reason, "")])
     budget = budget or InvestigationBudget()
     trainer = _Trainer(data, on_event, _Interrupting(control, clock), workdir, source, target_data, runtime)
-    trainer.numbers = resolved.spec.task != "classification"
+    trainer.numbers = resolved.spec.task is None or not is_classification(resolved.spec.task)
     results = trainer.resume(state, submitted)
     if record is None:
         record = (
