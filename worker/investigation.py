@@ -1,7 +1,7 @@
 """The body of an investigation's process: `investigate` in place of `fit`, its events as the supervisor's sink takes them.
 
 The planner's state, with the weights of the variants that helped so far, is the job's checkpoint. It is written after each
-variant, so that an interrupted investigation goes on with the next one.
+variant, or after several that train as one, so that an interrupted investigation goes on with the next one.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ class EventLog:
     def _variant(self, event: Event) -> None:
         name, running = event["name"], event["state"] == "running"
         if running:
-            self._numbers[name] = self._ended + 1 + len(self._numbers)
+            # announced again where it could not train as one with others
+            self._numbers.setdefault(name, self._ended + 1 + len(self._numbers))
             self._send({"type": "phase", "phase": f"variant {self._numbers[name]}: {name}"[:200]})
         number = self._numbers[name] if running else self._numbers.pop(name, self._ended + 1)
         self._ended += not running

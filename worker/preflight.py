@@ -163,7 +163,7 @@ def find_investigated(session: Session, project_id: str, job_id: str, spec: dict
     """Read the job that the spec of `job_id` investigates; None for one that trains. Raises CannotStartError.
 
     `lost` of the document: the error of the attempt before, where it ran out of memory. The variant that was being
-    trained needs too much, and is not tried again.
+    trained needs too much, and is not tried again; several that were trained as one are trained one by one.
     """
     section = spec.get("investigation")
     if section is None:

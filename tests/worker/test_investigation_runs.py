@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,8 +83,13 @@ def test_a_planted_fault_is_found_and_its_weights_are_kept(place: Place) -> None
     assert {row.row.split for row in rows} == {"variant"}
     assert {f"{variant}.val_loss", "base.val_loss"} <= {row.row.name for row in rows}
     assert place.job(investigation).metrics_best == {}
-    states = [(event.data or {})["state"] for event in events if event.kind == "variant"]
-    assert states == ["running", "succeeded"] * 6
+    states: dict[str, list[str]] = {}
+    for event in events:
+        if event.kind == "variant":
+            states.setdefault((event.data or {})["name"], []).append((event.data or {})["state"])
+    assert list(states.values()) == [["running", "succeeded"]] * 6
+    numbers = [(event.data or {})["number"] for event in events if event.kind == "variant"]
+    assert sorted(numbers) == sorted([1, 2, 3, 4, 5, 6] * 2)
     progress = place.job(investigation).progress
     assert progress is not None
     assert (progress["step"], progress["steps"], progress["percent"]) == (6, 6, 100.0)
@@ -135,25 +141,32 @@ def test_a_kill_and_a_pause_give_the_same_findings(place: Place) -> None:
 
 
 def test_a_variant_that_runs_out_of_memory_is_a_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel kills the process; its next attempt does not train that variant again, and goes on with the others."""
+    """The kernel kills the process; its next attempt does not train that variant again, and goes on with the others.
+
+    Where several trained as one the next attempt trains them one by one, so that the one that needs too much is found.
+    """
     kills = [0]
     monkeypatch.setattr(exit_errors, "kernel_kills", lambda: kills[0])
-    job = bad_run(place)
+    job = bad_run(place, train={**UNSCALED["train"], "epochs": 200})
     investigation = investigate(place, job)
 
-    def kill() -> None:
-        wait_for_variants(place, investigation, 2)
-        kills[0] = 1
+    def kill(after: int) -> None:
+        wait_for_variants(place, investigation, after)
+        kills[0] += 1
         training_process(place).kill()
 
-    with meanwhile(kill):
-        assert run_one(place)
-    assert (place.job(investigation).error or {})["code"] == "out_of_memory"
-    place.make_due(investigation)
+    # after the base and two that train alone come three that train as one; then the first of them alone
+    for after in (3, 4):
+        with meanwhile(partial(kill, after)):
+            assert run_one(place)
+        assert (place.job(investigation).error or {})["code"] == "out_of_memory"
+        assert place.attempts(investigation)[-1].outcome == "failed"
+        place.make_due(investigation)
     assert run_one(place)
     assert findings(place, investigation)["verdicts"][0]["code"] == "unscaled_inputs"
     lines = [line for line in texts(place, investigation) if "variant" in line and ": failed" in line]
     assert len(lines) == 1
+    assert "variant 5, " in lines[0]
     assert "the kernel killed it" in lines[0]
 
 

@@ -6,12 +6,14 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from trainkit.data import Dataset
 from trainkit.data.report import report as report_of
@@ -21,6 +23,8 @@ from trainkit.diagnose.investigation import next_variants, why_not_investigated
 from trainkit.diagnose.investigation_history import InvestigationBudget, Variant, VariantResult
 from trainkit.diagnose.record import Record, Series
 from trainkit.diagnose.sample_scores import SampleScores
+from trainkit.fit.batched.grouping import train_with_first
+from trainkit.fit.batched.run import as_batched, obstacle, train_together
 from trainkit.fit.control import Command, Control
 from trainkit.fit.device import choose_device, machine, reuse_runtime
 from trainkit.fit.encoding.prepare import Prepared, prepare
@@ -30,7 +34,7 @@ from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.fit_and_diagnose import EventCollector
 from trainkit.fit.loop.fit import build_result, build_setup, describe_runtime, one_thread, resolve_for, train
-from trainkit.fit.loop.result import FitResult
+from trainkit.fit.loop.result import FitResult, TrainingOutcome
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.training_run import TrainingRun
 from trainkit.spec import JobSpec, ResolvedSpec, resolve
@@ -114,15 +118,17 @@ def investigate(
         state: `Investigation.state` or that of the newest `investigation_state` event, to go on from.
         on_event: Called with JSON-able dicts: `runtime` once; `variant` at a variant's beginning and end; `metrics`,
             `progress` and `log` of it, with its name in `variant`; `investigation_state`; and `findings` at the end.
+            Variants that train as one run at the same time.
         control: Asked once a step. Every command ends the investigation; what has been trained is kept in `state`, and
-            the run in progress is dropped.
+            what is in progress is dropped.
         workdir: Folder for the weights of the variants that are better than the base, `variants/<name>` (`load_model`);
             without it none are kept.
         source: As in `fit`.
         target_data: As in `fit`.
         runtime: `FitResult.runtime` of the run, to compute on the same terms.
         lost: The error that ended the process which trained the next variant before, such as `out_of_memory`: it is that
-            variant's result, and the next one follows.
+            variant's result, and the next one follows. Where several trained as one it is nobody's result: from then on
+            variants train one by one.
         clock: What the seconds of the budget are. `time.process_time` counts those of the processor, so that other
             processes on the machine do not shorten the investigation.
 
@@ -148,13 +154,19 @@ def investigate(
         record = replace(record, attainable=attainable)
     while trainer.command() is None and (waiting := next_variants(record, results, budget)):
         limit = None if budget.seconds is None else OVERRUN * budget.seconds - sum(one.seconds for one in results)
-        result = trainer.train(waiting[0], limit) if lost is None else trainer.failed(waiting[0], dict(lost))
+        chosen = trainer.train_with_first(waiting)
+        if lost is None:
+            trained = trainer.train(chosen, limit)
+        elif len(chosen) == 1:
+            trained = [trainer.failed(chosen[0], dict(lost))]
+        else:
+            trainer.one_by_one, trained = True, []
         lost = None
-        if result is None:
+        if trained is None:
             break
-        results.append(result)
-        if traces_base and result.variant.kind == "base":
-            record = trainer.record_of(result, resolved, submitted)
+        results += trained
+        if traces_base and results:
+            record = trainer.record_of(results[0], resolved, submitted)
             if attainable is not None:
                 record = replace(record, attainable=attainable)
             traces_base = False
@@ -189,13 +201,13 @@ def described(result: VariantResult) -> dict[str, Any]:
 
 
 class _Interrupting:
-    """A control that ends the run in progress for any command, which it keeps, and when the run's time is up."""
+    """A control that ends the runs in progress for any command, which it keeps, and when their time is up."""
 
     def __init__(self, control: Control | None, clock: Clock) -> None:
         self._control, self.clock = control, clock
         self.given: Command | dict[str, Any] | None = None
         self.deadline: float | None = None
-        """Reading of the clock at which the run in progress ends."""
+        """Reading of the clock at which what is in progress ends."""
         self.is_late = False
 
     def command(self) -> Command | dict[str, Any] | None:
@@ -205,8 +217,57 @@ class _Interrupting:
         return {"action": "cancel"} if self.given is not None or self.is_late else None
 
 
+@dataclass
+class _VariantRun:
+    """A variant in training: the spec and data of its run, then its setup, its result and scores; or its error."""
+
+    variant: Variant
+    collected: EventCollector
+    spec: JobSpec | None = None
+    data: Dataset | None = None
+    setup: RunSetup | None = None
+    run: TrainingRun | None = None
+    result: FitResult | None = None
+    scores: SampleScores | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    artifact: str | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def events(self) -> Events:
+        """Of its run."""
+        return Events(self.collected)
+
+    @property
+    def steps(self) -> int:
+        """Steps that it has taken, at least one: what its share of the seconds is in proportion to."""
+        return 1 if self.run is None else max(1, self.run.state.position.step)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a command or the deadline has ended it."""
+        return self.result is not None and self.result.outcome != "finished"
+
+    def end(self, ended: TrainingOutcome | Exception) -> None:
+        """Build the result of a training that has ended."""
+        assert self.run is not None
+        if isinstance(ended, Exception):
+            self.fail(ended)
+            return
+        try:
+            self.result = build_result(self.run, ended, describe_runtime(self.run.setup))
+        except Exception as failed:
+            self.fail(failed)
+
+    def fail(self, error: Exception) -> None:
+        """Keep an error as what ended the run. One of the machine or of trainkit is raised for the base."""
+        self.error = error_of(error, self.variant.document)
+        if self.error["layer"] in ("platform", "internal") and self.variant.kind == "base":
+            raise error
+
+
 class _Trainer:
-    """Trains variants one after another on the same terms."""
+    """Trains variants on the same terms, several as one where `train_with_first` says so."""
 
     def __init__(
         self,
@@ -225,12 +286,14 @@ class _Trainer:
         self._runtime: dict[str, Any] | None = None if runtime is None else dict(runtime)
         self._runtime_sent = False
         self._base_scores: SampleScores | None = None
-        self._prepared: tuple[str, Prepared] | None = None
+        self._prepared: dict[str, Prepared] = {}
         self._base_series: dict[str, Series] = {}
         self._base_evaluation: dict[str, Any] | None = None
         self._document: dict[str, Any] = {}
         self.numbers = False
         """Whether the run that is investigated predicts numbers; then variants that predict classes are scored so, too."""
+        self.one_by_one = False
+        """Whether no variants train as one any more, because a training of several has failed as a whole."""
 
     def send(self, event: str, /, **fields: Any) -> None:
         """Send an event."""
@@ -262,6 +325,7 @@ class _Trainer:
             for name, (step, epoch, value) in state["base_series"].items()
         }
         self._base_evaluation = state["base_evaluation"]
+        self.one_by_one = state.get("one_by_one", False)
         results = [VariantResult.from_dict(result) for result in state["results"]]
         self._base_scores = next((r.scores for r in reversed(results) if r.variant.kind == "base"), None)
         return results
@@ -277,11 +341,12 @@ class _Trainer:
                 for name, one in self._base_series.items()
             },
             "base_evaluation": self._base_evaluation,
+            "one_by_one": self.one_by_one,
             "results": [result.as_dict() for result in results],
         }
 
     def keep(self, results: list[VariantResult]) -> None:
-        """Send what is known after a variant."""
+        """Send what is known so far."""
         if self._on_event is not None:
             self.send("investigation_state", state=self.state(results))
 
@@ -295,60 +360,156 @@ class _Trainer:
             stop_reason="completed" if base.state == "succeeded" else "diverged",
         )
 
-    # One variant
+    # Variants
+
+    def train_with_first(self, waiting: Sequence[Variant]) -> list[Variant]:
+        """Return the first variant, and those that train as one with it. A base trains alone, as the run itself did."""
+        if self.one_by_one or self._runtime is None or waiting[0].kind == "base":
+            return [waiting[0]]
+        specs = [(one, self._resolved(one)) for one in waiting if one.kind != "base"]
+        known = [(one, resolved) for one, resolved in specs if resolved is not None]
+        if not known or known[0][0] is not waiting[0]:
+            return [waiting[0]]
+        device = torch.device(self._runtime["device"])
+        return [known[at][0] for at in train_with_first([spec for _, spec in known], self._data.facts, device)]
+
+    def _resolved(self, variant: Variant) -> ResolvedSpec | None:
+        try:
+            return resolve(variant.document, self._data.facts)
+        except SpecError:
+            return None  # what is wrong will be its result
 
     def failed(self, variant: Variant, error: dict[str, Any]) -> VariantResult:
         """Return the result of a variant whose process died; no seconds, since these were another process's."""
         return self._ended(VariantResult(variant, "failed", error=error))
 
-    def train(self, variant: Variant, limit: float | None = None) -> VariantResult | None:
-        """Train a variant; None where a command ended it. A run that fails, or takes longer than `limit`, is a result.
+    def train(self, variants: Sequence[Variant], limit: float | None = None) -> list[VariantResult] | None:
+        """Train variants, as one where they are several. One that fails, or takes longer than `limit`, is a result.
 
-        The base has no limit: without it there is nothing to compare with.
+        Their results come at once, so that an interrupted training of several begins again with the same variants and
+        gives the same bits. None where a command ended it; empty where they cannot train as one, and will train one by
+        one. The base has no limit: without it there is nothing to compare with.
         """
-        self.send("variant", **_shown(variant), state="running")
-        collected = EventCollector(lambda event: self._pass_on(variant.name, event))
         clock = self._control.clock
         began = clock()
         self._control.is_late = False
-        self._control.deadline = None if limit is None or variant.kind == "base" else began + limit
-        result: FitResult | None = None
-        scores, error, artifact = None, None, None
-        metrics: dict[str, float] = {}
+        self._control.deadline = None if limit is None or variants[0].kind == "base" else began + limit
+        runs = self._build(variants)
+        if len(runs) == 1:
+            self._train_alone(runs[0])
+        elif not self._train_together(runs):
+            self.one_by_one = True
+            return []
+        if any(run.is_unfinished for run in runs) and (not self._control.is_late or self._control.given is not None):
+            return None
+        for run in runs:
+            self._measure(run)
+        spent, steps = clock() - began, sum(run.steps for run in runs)
+        return [self._ended(self._result(run, spent, run.steps / steps)) for run in runs]
+
+    def _build(self, variants: Sequence[Variant]) -> list[_VariantRun]:
+        """Announce variants, and build the setups of their runs, with prepared parts in common where they are the same."""
+        runs = []
+        for variant in variants:
+            self.send("variant", **_shown(variant), state="running")
+            run = _VariantRun(variant, EventCollector(partial(self._pass_on, variant.name)))
+            runs.append(run)
+            try:
+                run.spec, run.data = resolve_for(variant.document, self._data, run.events, self._control)
+            except Exception as failed:
+                run.fail(failed)
+        needed = {_data_key(run.spec) for run in runs if run.spec is not None}
+        # those of earlier variants beside them may not fit the memory
+        self._prepared = {key: prepared for key, prepared in self._prepared.items() if key in needed}
+        for run in runs:
+            try:
+                self._set_up(run)
+            except Exception as failed:
+                run.fail(failed)
+        return runs
+
+    def _set_up(self, run: _VariantRun) -> None:
+        if run.spec is None or run.data is None:
+            return
+        spec, events = run.spec, run.events
+        device = choose_device(self._runtime["device"] if self._runtime else spec.resources.device)
+        with one_thread():
+            key = _data_key(spec)
+            if key not in self._prepared:
+                self._prepared[key] = prepare(spec, run.data, device, events.phase)
+            run.setup = build_setup(
+                spec,
+                run.data,
+                self._prepared[key],
+                device,
+                events,
+                control=self._control,
+                workdir=None,
+                runtime=None if self._runtime is None else reuse_runtime(self._runtime),
+                source=self._source,
+                target_data=self._target_data,
+            )
+        if self._runtime is None:
+            self._runtime = run.setup.runtime.as_dict()
+        if not self._runtime_sent:
+            self.send("runtime", **describe_runtime(run.setup))
+            self._runtime_sent = True
+
+    def _train_alone(self, run: _VariantRun) -> None:
+        if run.setup is None:
+            return
+        with machine(run.setup.runtime, dropout_seed(run.setup.spec)):
+            try:
+                run.run = TrainingRun(run.setup)
+                run.end(train(run.run))
+            except Exception as failed:
+                run.fail(failed)
+
+    def _train_together(self, runs: Sequence[_VariantRun]) -> bool:
+        """Train as one what has a setup; False where that is not possible after all, or fails as a whole."""
+        ready = [run for run in runs if run.setup is not None]
+        setups = [as_batched(run.setup) for run in ready if run.setup is not None]
+        if not setups:
+            return True
+        why_not = obstacle(setups)
+        if why_not is None:
+            try:
+                for run, setup in zip(ready, setups, strict=True):
+                    run.setup, run.run = setup, TrainingRun(setup)
+                train_together([run.run for run in ready if run.run is not None], lambda at, how: ready[at].end(how))
+            except Exception as failed:
+                why_not = str(error_of(failed)["message"])
+        if why_not is not None:
+            self.send("log", level="warning", message=f"variants cannot train as one, and go one by one: {why_not}")
+        return why_not is None
+
+    def _measure(self, run: _VariantRun) -> None:
+        """Score a trained network, and keep its weights where somebody may want to go on from them."""
+        if run.setup is None or run.result is None or run.result.model is None:
+            return
+        variant = run.variant
         try:
-            result, setup = self._fit(variant, Events(collected))
-            if result.outcome != "finished":
-                if not self._control.is_late or self._control.given is not None:
-                    return None
-                message = (
-                    f"it was ended after {clock() - began:.3g} s, when the seconds of the investigation were used up"
-                )
-                return self._ended(
-                    VariantResult(variant, "failed", seconds=clock() - began, error=failure("out_of_time", message))
-                )
-            scores = validation_scores(setup, numbers=self.numbers)
-            metrics = {**_metrics(result), "train_samples": float(len(setup.data.train))}
-            if self._is_worth_keeping(variant, scores) and self._workdir is not None and result.model is not None:
-                artifact = f"variants/{variant.name}"
-                result.model.save(self._workdir / artifact)
+            run.scores = validation_scores(run.setup, numbers=self.numbers)
+            run.metrics = {**_metrics(run.result), "train_samples": float(len(run.setup.data.train))}
+            if self._is_worth_keeping(variant, run.scores) and self._workdir is not None:
+                run.artifact = f"variants/{variant.name}"
+                run.result.model.save(self._workdir / run.artifact)
         except Exception as failed:
-            error = error_of(failed, variant.document)
-            if error["layer"] in ("platform", "internal") and variant.kind == "base":
-                raise
-        trained = VariantResult(
-            variant,
-            "succeeded" if error is None else "failed",
-            metrics,
-            scores,
-            clock() - began,
-            _short(collected.series()),
-            error,
-            artifact,
+            run.fail(failed)
+
+    def _result(self, run: _VariantRun, spent: float, share: float) -> VariantResult:
+        """Return the result of a run that has its share of the seconds that have been spent."""
+        if run.is_unfinished:
+            message = f"it was ended after {spent:.3g} s, when the seconds of the investigation were used up"
+            return VariantResult(run.variant, "failed", seconds=spent * share, error=failure("out_of_time", message))
+        series = run.collected.series()
+        if run.variant.kind == "base" and not self._base_series:
+            self._base_series = _logged(series)
+            self._base_evaluation = run.collected.latest.get("evaluation")
+        state: Literal["succeeded", "failed"] = "succeeded" if run.error is None else "failed"
+        return VariantResult(
+            run.variant, state, run.metrics, run.scores, spent * share, _short(series), run.error, run.artifact
         )
-        if variant.kind == "base" and not self._base_series:
-            self._base_series = _logged(collected.series())
-            self._base_evaluation = collected.latest.get("evaluation")
-        return self._ended(trained)
 
     def _ended(self, result: VariantResult) -> VariantResult:
         self._control.deadline, self._control.is_late = None, False
@@ -370,37 +531,6 @@ class _Trainer:
     def _pass_on(self, name: str, event: dict[str, Any]) -> None:
         if event["type"] in ("metrics", "progress", "log"):
             self.send(event["type"], **{k: v for k, v in event.items() if k != "type"}, variant=name)
-
-    def _fit(self, variant: Variant, events: Events) -> tuple[FitResult, RunSetup]:
-        """`fit`, with the parts of an earlier variant where they are the same, and its setup."""
-        spec, data = resolve_for(variant.document, self._data, events, self._control)
-        device = choose_device(self._runtime["device"] if self._runtime else spec.resources.device)
-        with one_thread():
-            key = _data_key(spec)
-            if self._prepared is None or self._prepared[0] != key:
-                self._prepared = None  # two at once may not fit the memory
-                self._prepared = (key, prepare(spec, data, device, events.phase))
-            setup = build_setup(
-                spec,
-                data,
-                self._prepared[1],
-                device,
-                events,
-                control=self._control,
-                workdir=None,
-                runtime=None if self._runtime is None else reuse_runtime(self._runtime),
-                source=self._source,
-                target_data=self._target_data,
-            )
-        described_runtime = describe_runtime(setup)
-        if self._runtime is None:
-            self._runtime = setup.runtime.as_dict()
-        if not self._runtime_sent:
-            self.send("runtime", **described_runtime)
-            self._runtime_sent = True
-        with machine(setup.runtime, dropout_seed(spec)):
-            run = TrainingRun(setup)
-            return build_result(run, train(run), described_runtime), setup
 
 
 def validation_scores(setup: RunSetup, *, numbers: bool = False) -> SampleScores | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from functools import cache
 from pathlib import Path
@@ -156,14 +157,19 @@ class StopAt:
 def test_interrupted_investigation_goes_on_with_the_same_findings(action: str, outcome: str) -> None:
     few = InvestigationBudget(seconds=None, jobs=6)
     states: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
 
     def keep(event: dict[str, Any]) -> None:
+        events.append(event)
         if event["type"] == "investigation_state":
             states.append(json.loads(json.dumps(event["state"])))
 
     halted = investigate(SLOW, digits(), budget=few, control=StopAt(action, 260), on_event=keep)
     assert halted.outcome == outcome
     assert 0 < len(halted.variants) < 6
+    as_one = most_at_once(events)  # dropped together, and trained together again
+    assert len(as_one) > 1
+    assert not set(as_one) & {variant.name for variant in halted.variants}
     assert json.loads(json.dumps(halted.state)) == states[-1]
     resumed = investigate(SLOW, digits(), budget=few, state=states[-1])
     whole = investigate(SLOW, digits(), budget=few)
@@ -171,15 +177,101 @@ def test_interrupted_investigation_goes_on_with_the_same_findings(action: str, o
 
 
 def test_a_variant_whose_process_died_is_a_result_and_the_next_follows() -> None:
+    """Of several that trained as one it is not known which: they train one by one first, and the error is nobody's."""
     few = InvestigationBudget(seconds=None, jobs=4)
-    states: list[dict[str, Any]] = []
-    kept = lambda event: states.append(event["state"]) if event["type"] == "investigation_state" else None  # noqa: E731
-    investigate(SLOW, digits(), budget=InvestigationBudget(seconds=None, jobs=2), on_event=kept)
+    base = investigate(SLOW, digits(), budget=InvestigationBudget(seconds=None, jobs=1))
     error = {"code": "out_of_memory", "message": "the machine's memory ran out"}
-    found = investigate(SLOW, digits(), budget=few, state=states[-1], lost=error)
-    assert [result.state for result in found.results] == ["succeeded", "succeeded", "failed", "succeeded"]
-    assert found.results[2].error == error
-    assert found.variants[2].name not in [one["change"] for one in found.findings.tried]
+    states: list[dict[str, Any]] = []
+    trained: list[tuple[str, str]] = []
+
+    def keep(event: dict[str, Any]) -> None:
+        if event["type"] == "investigation_state":
+            states.append(json.loads(json.dumps(event["state"])))
+        elif event["type"] == "variant":
+            trained.append((event["state"], event["name"]))
+
+    first = investigate(SLOW, digits(), budget=few, state=base.state, lost=error, on_event=keep)
+    names = [variant.name for variant in first.variants]
+    assert trained == [(state, name) for name in names[1:] for state in ("running", "succeeded")]
+    assert [len(state["results"]) for state in states] == [1, 2, 3, 4]
+    found = investigate(SLOW, digits(), budget=few, state=states[0], lost=error)
+    assert [result.state for result in found.results] == ["succeeded", "failed", "succeeded", "succeeded"]
+    assert found.results[1].error == error
+    assert [variant.name for variant in found.variants] == names
+    assert names[1] not in [one["change"] for one in found.findings.tried]
+
+
+def one_by_one(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an investigation in which no variants train as one."""
+    return {**state, "one_by_one": True}
+
+
+def most_at_once(events: list[dict[str, Any]]) -> list[str]:
+    """The variants that were in training at the same time, of the moment at which they were the most."""
+    running: list[str] = []
+    most: list[str] = []
+    for event in events:
+        if event["type"] == "variant" and event["state"] == "running":
+            running.append(event["name"])
+        elif event["type"] == "variant":
+            running.remove(event["name"])
+        most = max(most, list(running), key=len)
+    return most
+
+
+def test_variants_that_train_as_one_are_those_of_one_by_one() -> None:
+    spec = document(4, regularize={"weight_decay": 1e-2}, **rate(1e-3))
+    base = investigate(spec, digits(), budget=InvestigationBudget(seconds=None, jobs=1))
+    budget = InvestigationBudget(seconds=None, jobs=15)
+    events: list[dict[str, Any]] = []
+    together = investigate(spec, digits(), budget=budget, state=base.state, on_event=events.append)
+    apart = investigate(spec, digits(), budget=budget, state=one_by_one(base.state))
+    as_one = most_at_once(events)
+    assert {"rate_tenth", "longer", "base-seed", "no_penalties"} <= set(as_one)
+    expected = {result.variant.name: result for result in apart.results}
+    for result in together.results:
+        other = expected[result.variant.name]
+        assert result.metrics == pytest.approx(other.metrics, rel=1e-4, abs=1e-5)
+        assert result.scores is not None
+        assert other.scores is not None
+        np.testing.assert_allclose(result.scores.loss, other.scores.loss, rtol=1e-3, atol=1e-4)
+        assert result.series.keys() == other.series.keys()
+    seconds = {result.variant.name: result.seconds for result in together.results}
+    assert seconds["longer"] > 2 * seconds["rate_tenth"]  # by their steps
+
+
+def test_a_variant_that_diverges_leaves_those_that_train_with_it_alone() -> None:
+    spec = document(6, model={"kind": "mlp", "hidden": [32, 32], "activation": "linear"}, **rate(0.1, "sgd"))
+    base = investigate(spec, diabetes(), budget=InvestigationBudget(seconds=None, jobs=1))
+    events: list[dict[str, Any]] = []
+    budget = InvestigationBudget(seconds=None, jobs=9)
+    found = investigate(spec, diabetes(), budget=budget, state=base.state, on_event=events.append)
+    as_one = most_at_once(events)
+    states = {result.variant.name: result for result in found.results}
+    diverged = [name for name in as_one if states[name].diverged]
+    assert "rate_tenfold" in diverged
+    assert any(states[name].scores is not None for name in as_one)
+    assert json.loads(json.dumps(found.findings.as_dict()))
+
+
+@pytest.mark.parametrize("last", ["shared step", "different shapes"])
+def test_what_cannot_train_as_one_goes_one_by_one(last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running out of memory together is an error of none of them."""
+
+    def fail(*_: Any) -> None:
+        raise MemoryError("no memory for all of them")
+
+    module = importlib.import_module("trainkit.fit.investigate")
+    if last == "shared step":
+        monkeypatch.setattr(module, "train_together", fail)
+    else:
+        monkeypatch.setattr(module, "obstacle", lambda _: "their preprocessing leaves networks of different shapes")
+    few = InvestigationBudget(seconds=None, jobs=4)
+    events: list[dict[str, Any]] = []
+    found = investigate(SLOW, digits(), budget=few, on_event=events.append)
+    assert [result.state for result in found.results] == ["succeeded"] * 4
+    assert found.state["one_by_one"] is True
+    assert any(event["type"] == "log" and "one by one" in event["message"] for event in events)
 
 
 def test_a_run_that_takes_longer_than_what_is_left_is_ended() -> None:
@@ -191,14 +283,38 @@ def test_a_run_that_takes_longer_than_what_is_left_is_ended() -> None:
         return readings[-1]
 
     found = investigate(SLOW, digits(), budget=InvestigationBudget(seconds=5), clock=clock)
-    assert [result.state for result in found.results] == ["succeeded", "failed"]
-    assert (found.results[1].error or {})["code"] == "out_of_time"
-    assert found.results[1].seconds <= 10
+    base, *others = found.results
+    assert base.state == "succeeded"
+    assert len(others) > 1
+    assert {(result.error or {})["code"] for result in others} == {"out_of_time"}
+    assert 5 < sum(result.seconds for result in others) <= 15
     assert found.outcome == "finished"
 
 
+def test_those_that_ended_before_the_time_was_up_are_results() -> None:
+    """Of several that train as one the longest is still going: the clock jumps when it is past the epochs of the others."""
+    is_late: list[bool] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if event["type"] == "metrics" and event["variant"] == "longer" and event["epoch"] > SLOW["train"]["epochs"]:
+            is_late.append(True)
+
+    found = investigate(
+        SLOW,
+        digits(),
+        budget=InvestigationBudget(seconds=5),
+        clock=lambda: 100.0 if is_late else 0.0,
+        on_event=note,
+    )
+    results = {result.variant.name: result for result in found.results}
+    assert (results["longer"].error or {})["code"] == "out_of_time"
+    assert {name for name, result in results.items() if result.state == "failed"} == {"longer"}
+    assert results["standard_rate"].scores is not None
+    assert sum(result.seconds for result in found.results) == pytest.approx(100)
+
+
 def test_stop_concludes_with_what_is_known() -> None:
-    stopped = investigate(SLOW, digits(), budget=JOBS, control=StopAt("stop", 450))
+    stopped = investigate(SLOW, digits(), budget=JOBS, control=StopAt("stop", 900))
     assert stopped.outcome == "stopped"
     assert "standard_rate" in [one["change"] for one in stopped.findings.tried]
     assert stopped.findings.verdicts

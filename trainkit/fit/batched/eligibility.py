@@ -19,6 +19,7 @@ MOST_BYTES = 8 * 2**30
 """What the trials, with their data, may hold together by the estimate."""
 FREE = {"name", "labels", "group", "split", "early_stop", "schedule", "diagnose"}
 FREE_WITHIN = {
+    "model": {"init"},
     "optimizer": {"lr"},
     "regularize": {"l1", "l1_update", "l2", "scale", "weight_decay", "max_norm"},
     "resources": {"max_seconds", "max_attempts", "priority", "max_memory_bytes"},

@@ -188,7 +188,7 @@ def _build_setups(trials: Sequence[BatchTrial], data: Dataset) -> None:
 def _train(trials: Sequence[BatchTrial], when: When) -> None:
     setups = [trial.setup for trial in trials if trial.setup is not None]
     runtime = setups[0].runtime
-    why_not, calibration = _obstacle(setups), None
+    why_not, calibration = obstacle(setups), None
     if why_not is not None:
         _refuse(when, why_not)
     elif when != "always" and len(setups) == 1:
@@ -199,8 +199,7 @@ def _train(trials: Sequence[BatchTrial], when: When) -> None:
         why_not = None if calibration.worth_it else "one after another is as fast"
     for trial, setup in zip(trials, setups, strict=True):
         if why_not is None:
-            dropout = torch.Generator(setup.device).manual_seed(dropout_seed(setup.spec))
-            trial.setup = replace(setup, runtime=replace(runtime, batched=True), dropout=dropout)
+            trial.setup = as_batched(setup)
         assert trial.setup is not None
         trial.runtime = {**describe_runtime(trial.setup), **_batching(len(setups), calibration, why_not)}
         trial.events.emit("runtime", **trial.runtime)
@@ -217,8 +216,8 @@ def _train(trials: Sequence[BatchTrial], when: When) -> None:
             trial.end(ended)
 
 
-def _obstacle(setups: Sequence[RunSetup]) -> str | None:
-    """What keeps them from training as one that shows only when the networks are built and the runtime is chosen."""
+def obstacle(setups: Sequence[RunSetup]) -> str | None:
+    """Return what keeps them from training as one that shows only when the networks are built and the runtime is chosen."""
     runtime = setups[0].runtime
     if runtime.precision != "float32" or runtime.compile or runtime.channels_last:
         return f"{runtime.precision} on {runtime.device} trains alone"
@@ -239,14 +238,30 @@ def _batching(trials: int, calibration: Calibration | None, why_not: str | None)
 
 def _train_together(trials: Sequence[BatchTrial]) -> None:
     runs = []
-    for number, trial in enumerate(trials):
+    for trial in trials:
         assert trial.setup is not None
         trial.run = TrainingRun(trial.setup)
-        runs.append(BatchedRun(number, trial.run))
-    with machine(runs[0].run.setup.runtime, 0):
-        try:
-            BatchedRunner(runs, lambda batched, ended: trials[batched.number].end(ended)).run()
-        except Exception as error:  # of what they do together: none of them can go on
-            for trial in trials:
-                if trial.outcome is None:
-                    trial.fail(error)
+        runs.append(trial.run)
+    try:
+        train_together(runs, lambda number, ended: trials[number].end(ended))
+    except Exception as error:  # of what they do together: none of them can go on
+        for trial in trials:
+            if trial.outcome is None:
+                trial.fail(error)
+
+
+def as_batched(setup: RunSetup) -> RunSetup:
+    """Return the setup of a run that is trained with others: its runtime says so, and its dropout has a generator."""
+    dropout = torch.Generator(setup.device).manual_seed(dropout_seed(setup.spec))
+    return replace(setup, runtime=replace(setup.runtime, batched=True), dropout=dropout)
+
+
+def train_together(runs: Sequence[TrainingRun], on_end: Callable[[int, TrainingOutcome | Exception], None]) -> None:
+    """Train runs of setups `as_batched` that have no `obstacle` until the last one has ended.
+
+    `on_end` gets the place of each run that ends, and its outcome or its own error, while the others go on. Raises the
+    error of a step that they do together.
+    """
+    batched = [BatchedRun(number, run) for number, run in enumerate(runs)]
+    with machine(runs[0].setup.runtime, 0):
+        BatchedRunner(batched, lambda one, ended: on_end(one.number, ended)).run()

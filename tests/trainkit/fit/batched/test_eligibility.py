@@ -25,6 +25,7 @@ FREE: list[dict[str, Any]] = [
     {"split": {"seed": 3}},
     {"split": "6:2:2"},
     {"train": {"seed": 9, "epochs": 3, "evaluate_every_steps": 5, "log_stats": "none"}},
+    {"model": {"kind": "mlp", "init": {"kind": "zeros"}}},
     {"optimizer": {"kind": "adam", "lr": 0.5}},
     {"regularize": {"l1": 1, "l2": 2, "weight_decay": 0.1, "max_norm": 3}},
     {"schedule": {"kind": "cosine"}},

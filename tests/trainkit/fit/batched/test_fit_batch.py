@@ -228,6 +228,14 @@ def test_steps_of_an_epoch_and_l1_are_each_trials_own() -> None:
     assert zeros[0] == zeros[2] == 0 < zeros[1]
 
 
+def test_every_trial_starts_from_its_own_first_weights() -> None:
+    kinds = [{"kind": "he_normal"}, {"kind": "xavier_uniform", "gain": 0.5}, {"kind": "normal", "std": 0.2}]
+    documents = [spec({**MLP, "init": kind}, optimizer={"kind": "sgd", "lr": 0.1}) for kind in kinds]
+    results = assert_same_as_alone(documents, vectors())
+    first, *others = [result.history[0]["value"] for result in results]
+    assert first not in others
+
+
 def test_trials_stop_at_epochs_of_their_own() -> None:
     rule = {"kind": "patience", "monitor": "val_loss", "patience": 1, "min_delta": 0.02}
     documents = [
