@@ -124,12 +124,16 @@ class _Conclusion:
         self.history, self.record = history, history.record
         passive = diagnose(history.record)
         self.passive = {v.code: v for v in passive.verdicts if v.code not in ("healthy", "inconclusive")}
-        # causes in the data have no repair by which they would be found: strong suspicion counts as well
+        # these have no repair of the skill by which they would be found: strong suspicion counts as well
         for suspect in passive.suspects:
             if suspect.code in DATA_CAUSES | {"wrong_loss"} and suspect.suspicion >= LEAST_CONFIDENCE:
                 evidence: dict[str, Any] = {"explained_by": [], "series": SERIES}
                 self.passive[suspect.code] = Verdict(suspect.code, suspect.suspicion, None, suspect.why, evidence)
-        self.passive_healthy = next((v for v in passive.verdicts if v.code == "healthy"), None)
+        self.passive_suspects = {
+            one.code: one.suspicion
+            for one in passive.suspects
+            if one.suspicion >= LEAST_CONFIDENCE and one.code not in self.passive
+        }
         self.attribution: Attribution = attribute(history)
         self.verdicts: list[Verdict] = []
         self.recommended: list[tuple[Code, MeasuredChange]] = []
@@ -334,7 +338,10 @@ class _Conclusion:
         self.judged.add(code)
         before, _ = self._values(tested)
         share = tested.effect.gain / max(before, 1e-9)
-        if tested.measure_p_value < SIGNIFICANT and share >= MATERIAL_ABSOLUTE:
+        best = max((self._absolute_gain(one) for one in self.history.tested.values() if one is not tested), default=0.0)
+        # a better model has smaller errors, large and small ones
+        alike = best >= 0.7 * tested.effect.gain and code not in self.passive
+        if tested.measure_p_value < SIGNIFICANT and share >= MATERIAL_ABSOLUTE and not alike:
             confidence = 0.9 if code in self.passive else 0.7
             self._add(
                 code,
@@ -346,6 +353,13 @@ class _Conclusion:
         elif code in self.passive:
             possible = tested.effect.high >= MATERIAL_ABSOLUTE * before
             self._keep_passive(code, 1.0 if possible else 0.5, tested.change if tested.effect.low > 0 else None)
+
+    def _absolute_gain(self, tested: Tested) -> float:
+        """By how much a change made the mean absolute error smaller; 0 where it is of another validation part."""
+        before, after = self.history.scores_of(tested.before), self.history.scores_of(tested.after)
+        if before is None or after is None or tested.change.name in OTHER_SPLIT:
+            return 0.0
+        return before.value("val_mae") - after.value("val_mae")
 
     def _label_noise(self) -> None:
         votes = self.votes()
@@ -475,8 +489,20 @@ class _Conclusion:
                 why = "its changes alone did not help, and the run is short of what is attainable: two faults may hide"
                 self._suspect(code, 0.5 * verdict.confidence, why)
             else:
-                wide = max(one.skill.high for one in tested)
-                self._suspect(code, 0.5 * verdict.confidence, f"a gain of up to {wide:.2g} of skill is not excluded")
+                self._open(code, 0.5 * verdict.confidence, tested)
+        for code, suspicion in self.passive_suspects.items():
+            tested = [one for one in self.history.tested.values() if code in one.change.targeted]
+            if self.verdicts or not tested:
+                continue
+            if code == "overfitting":
+                self._suspect(code, 0.5 * suspicion, "its trace is in the curves, behind the weights that are kept")
+            elif any(one.skill.high >= WIDE for one in tested):
+                self._open(code, 0.5 * suspicion, tested)
+
+    def _open(self, code: Code, suspicion: float, tested: Sequence[Tested]) -> None:
+        """What was suspected before, and the runs vary too much to exclude."""
+        wide = max(one.skill.high for one in tested)
+        self._suspect(code, suspicion, f"a gain of up to {wide:.2g} of skill is not excluded")
 
     @property
     def _is_short(self) -> bool:
