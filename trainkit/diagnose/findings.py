@@ -11,7 +11,7 @@ from trainkit.diagnose.attribution import Attribution, Key, attribute
 from trainkit.diagnose.calibration import OF_INVESTIGATIONS
 from trainkit.diagnose.causes import EXPLAINS
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
-from trainkit.diagnose.diagnosis import diagnose, order_by_cause
+from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
 from trainkit.diagnose.estimates import Z95, wilson_interval
 from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE
 from trainkit.diagnose.investigation_history import (
@@ -44,6 +44,10 @@ LEAST_CONFIDENCE = 0.5
 """A cause that the experiments leave less likely than this is a suspect, and no verdict."""
 POSSIBLE = 0.05
 """Probability from which on a cause is a suspect of an investigation that does not decide."""
+NEARLY = 0.7
+"""Suspicion from which on outliers are kept as a verdict, unless the runs exclude them."""
+UNCONFIRMED = 0.75
+"""Of the confidence of the record's main verdict where its changes did not help, and the runs do not exclude it."""
 RIVAL = 0.2
 """Probability from which on another cause that the same change repairs is a suspect."""
 SURE = 0.8
@@ -124,10 +128,12 @@ class _Conclusion:
         self.history, self.record = history, history.record
         passive = diagnose(history.record)
         self.passive = {v.code: v for v in passive.verdicts if v.code not in ("healthy", "inconclusive")}
+        self.only_suspected: set[Code] = set()
         # these have no repair of the skill by which they would be found: strong suspicion counts as well
         for suspect in passive.suspects:
             if suspect.code in DATA_CAUSES | {"wrong_loss"} and suspect.suspicion >= LEAST_CONFIDENCE:
                 evidence: dict[str, Any] = {"explained_by": [], "series": SERIES}
+                self.only_suspected.add(suspect.code)
                 self.passive[suspect.code] = Verdict(suspect.code, suspect.suspicion, None, suspect.why, evidence)
         self.passive_suspects = {
             one.code: one.suspicion
@@ -318,11 +324,13 @@ class _Conclusion:
         by_others = max(others, default=0.0) - best.before.scores.value("val_recall") if best.before.scores else 0.0
         # ... of which one part with a few of their samples says nothing, where nothing else is wrong
         alike = by_others >= 0.7 * best.effect.gain and (folds is None or bool(self.verdicts))
-        if p_value < SIGNIFICANT and effect.gain >= MATERIAL_RECALL and not alike:
+        # what the record shows is a planned comparison in one direction
+        least = 2 * SIGNIFICANT if code in self.passive and folds is not None else SIGNIFICANT
+        if p_value < least and effect.gain >= MATERIAL_RECALL and not alike:
             confidence = (1.0 if code in self.passive else 0.9) * (1 - p_value)
             evidence = self._evidence(best) | ({} if folds is None else {"over_folds": folds.as_dict()})
             self._add(code, confidence, best.change, self._words(best), evidence)
-        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL:
+        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL and (folds or not self.history.few_of_a_class):
             self.refuted.append(code)
         elif code in self.passive:
             self._keep_passive(code, 0.8, best.change)
@@ -350,6 +358,8 @@ class _Conclusion:
                 self._words(tested),
                 self._evidence(tested),
             )
+        elif code in self.only_suspected and self.passive[code].confidence < NEARLY:
+            self._open(code, self.passive[code].confidence, [tested])
         elif code in self.passive:
             possible = tested.effect.high >= MATERIAL_ABSOLUTE * before
             self._keep_passive(code, 1.0 if possible else 0.5, tested.change if tested.effect.low > 0 else None)
@@ -490,6 +500,11 @@ class _Conclusion:
                 self._suspect(code, 0.5 * verdict.confidence, why)
             else:
                 self._open(code, 0.5 * verdict.confidence, tested)
+        left = [code for code in self.suspects if code in self.passive]
+        main = max(left, key=lambda code: self.passive[code].confidence, default=None)
+        if not self.verdicts and main is not None and self.passive[main].confidence >= NAMED:
+            del self.suspects[main]
+            self._keep_passive(main, UNCONFIRMED)
         for code, suspicion in self.passive_suspects.items():
             tested = [one for one in self.history.tested.values() if code in one.change.targeted]
             if self.verdicts or not tested:

@@ -223,7 +223,7 @@ class _Plan(InvestigationHistory):
             best is None
             or self.priors.get("class_imbalance", 0.0) < LEAST_SUSPECTED
             or best.measure_p_value < SIGNIFICANT
-            or best.effect.gain < MATERIAL_RECALL
+            or (best.effect.gain < MATERIAL_RECALL and not self.few_of_a_class)
         ):
             return []
         why = "The samples of the small classes are validated by folds: one validation part has too few of them."

@@ -43,6 +43,7 @@ DATA_CAUSES: frozenset[Code] = frozenset(
 """Causes in the data, which have measures of their own; the others are told apart by what repairs the run."""
 MATERIAL_RECALL = 0.06
 """Gain of the mean recall from which on balancing repairs a run."""
+FEW_OF_A_CLASS = 5
 FOLDS = 3
 OTHER_SPLIT = ("larger_validation", "random_split")
 """Changes of the validation part itself: their runs cannot be paired with the base."""
@@ -423,6 +424,14 @@ class InvestigationHistory:
         """The change for classes of unequal size that gained most of the mean recall."""
         tested = [one for one in self.tested.values() if "class_imbalance" in one.change.targeted]
         return max(tested, key=lambda one: (one.effect.low, one.effect.gain, one.change.name), default=None)
+
+    @property
+    def few_of_a_class(self) -> bool:
+        """Whether a class has so few validation samples that they say next to nothing of its recall."""
+        base = self.base
+        if base is None or base.scores is None or base.scores.predicted is None:
+            return False
+        return int(np.unique(base.scores.truth, return_counts=True)[1].min()) < FEW_OF_A_CLASS
 
     def over_folds(self, measure: str, name: str) -> PairedEffect | None:
         """The gain of a change over the base on the validation parts of all folds that both were trained on."""
