@@ -16,6 +16,7 @@ Stages, each only as far as the budget goes:
 6. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
    usual at once, and then each of them left out, or pairs of the likeliest changes.
 7. votes: models of three folds say of each training label what they expected in its place.
+8. more seeds: while it is open which cause it is, or whether there is one, and seeds matter.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from trainkit.diagnose.attribution import attribute
+from trainkit.diagnose.attribution import SUSPECTED, attribute
 from trainkit.diagnose.investigation_history import (
     AGAIN,
     BASE,
     DATA_CAUSES,
     FOLDS,
     MATERIAL_RECALL,
+    MOST_SEEDS,
     OTHER_SPLIT,
     SIGNIFICANT,
     STANDARD,
@@ -41,16 +43,20 @@ from trainkit.diagnose.investigation_history import (
     InvestigationBudget,
     InvestigationHistory,
     Kind,
+    Tested,
     TriedChange,
     Variant,
     VariantResult,
     at_share,
     fold_name,
+    of_seed,
     skill_of,
+    spread_of_seeds,
 )
 from trainkit.diagnose.label_votes import may_be_noise
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Patch
+from trainkit.diagnose.verdicts import Code
 from trainkit.spec import JobSpec, resolve
 from trainkit.spec.estimate import estimate
 from trainkit.spec.models import is_sklearn_model
@@ -71,6 +77,10 @@ MOST_REPEATED = 3
 MASKED_PRIOR = 0.15
 """Weight of a cause from which on its changes are tried in pairs where none helps alone."""
 MOST_MASKED = 4
+DECIDED, LIKELY = 0.9, 0.1
+"""Probability of a cause, or of none, from which on more seeds are not needed; and from which on a cause is in question."""
+UNSTABLE = 0.03
+"""Standard deviation of the skill between seeds from which on suspected changes are tried with more of them."""
 LEAST_SUSPECTED = 0.1
 """Weight of `class_imbalance` from which on folds are worth their runs."""
 
@@ -110,6 +120,7 @@ class _Plan(InvestigationHistory):
             self._repetitions,
             self._combinations,
             self._votes,
+            self._more_seeds,
         )
         for stage in stages:
             if found := self._affordable(stage()):
@@ -323,7 +334,7 @@ class _Plan(InvestigationHistory):
 
     def _repetitions(self) -> list[Variant]:
         """With another seed: the change that would be recommended, and those that look as good."""
-        share, winner = self.working_share, attribute(self).winner
+        winner = attribute(self).winner
         chosen = [] if winner is None else [winner.change]
         chosen += [one.change for one in self.helpful_by_measure][:1]
         # where seeds matter, more runs tell whether a change helps; what the samples alone would show is worth them
@@ -337,16 +348,45 @@ class _Plan(InvestigationHistory):
         ]
         ranked = sorted(promising, key=lambda one: (-self._promise(one.change) * one.skill.gain, one.change.name))
         chosen += [one.change for one in ranked if one.change.name not in [c.name for c in chosen]]
-        variants = []
-        for change in chosen[: MOST_REPEATED if winner is None else 2]:
-            patch = _merged(change.patch, self._other_seed)
-            document = self._document(patch, share)
-            name = at_share(f"{change.name}-seed", share)
+        return self._with_seed(chosen[: MOST_REPEATED if winner is None else 2], 1)
+
+    def _more_seeds(self) -> list[Variant]:
+        """The base and the best change of each likely cause with one more seed, as long as that may decide."""
+        found, base = attribute(self), self.base
+        if base is None or self.by_name.get(at_share(AGAIN, self.working_share)) is None:
+            return []
+        known = self._of_seeds(base, "skill")
+        open_causes = [code for code, p in found.posterior.items() if code != "none" and p >= LIKELY]
+        if seeds_matter := spread_of_seeds("skill", [list(known.values())]) > 2 * UNSTABLE**2:
+            open_causes += [code for code, weight in self.priors.items() if weight >= SUSPECTED]
+        sure = max(found.posterior.values()) >= DECIDED and not (found.winner is None and seeds_matter)
+        best = [self._best_change(code) for code in dict.fromkeys(open_causes)]
+        ranked = sorted({one.change.name: one for one in best if one is not None}.values(), key=_by_gain)
+        if sure or not ranked:
+            return []
+        chosen = [one.change for one in ranked[:MOST_REPEATED]]
+        for seed in range(1, MOST_SEEDS):
+            variants = self._with_seed(chosen, seed)
+            if any(one.name not in self.by_name for one in variants):
+                return variants
+        return []
+
+    def _best_change(self, code: Code) -> Tested | None:
+        tested = [one for one in self.tested.values() if code in one.change.targeted and code not in DATA_CAUSES]
+        return min(tested, key=_by_gain, default=None)
+
+    def _with_seed(self, changes: Sequence[TriedChange], seed: int) -> list[Variant]:
+        """The base and these changes with one of the seeds after the submitted one; empty without changes."""
+        share, variants = self.working_share, []
+        other: Patch = {"train": {"seed": (self.record.spec.train.seed + seed) % 2**31}}
+        for change in changes:
+            patch = _merged(change.patch, other)
+            document, name = self._document(patch, share), at_share(of_seed(change.name, seed), share)
             why = f"{change.why} With another seed."
             variants.append(
                 Variant(name, document, "confirmation", patch, change.cause, change.measure, share, (change.name,), why)
             )
-        return [self._again(share), *variants] if variants else []
+        return [self._again(share, seed), *variants] if variants else []
 
     def _votes(self) -> list[Variant]:
         """Three folds of the best run, where its errors may be wrong labels."""
@@ -380,15 +420,11 @@ class _Plan(InvestigationHistory):
             name, document, "change", change.patch, change.cause, change.measure, share, (change.name,), change.why
         )
 
-    def _again(self, share: float) -> Variant:
-        patch = self._other_seed
+    def _again(self, share: float, seed: int = 1) -> Variant:
+        patch: Patch = {"train": {"seed": (self.record.spec.train.seed + seed) % 2**31}}
         why = "The same spec with another seed: how much of a difference is chance."
-        name = at_share(AGAIN, share)
+        name = at_share(of_seed(BASE, seed), share)
         return Variant(name, self._document(patch, share), "confirmation", patch, None, "skill", share, (), why)
-
-    @property
-    def _other_seed(self) -> Patch:
-        return {"train": {"seed": (self.record.spec.train.seed + 1) % 2**31}}
 
     def _variant(self, name: str, kind: Kind, patch: Patch, share: float) -> Variant:
         return Variant(at_share(name, share), self._document(patch, share), kind, patch, None, "skill", share)
@@ -408,6 +444,10 @@ class _Plan(InvestigationHistory):
             epochs = resolve(document, self.record.facts).spec.train.epochs
             shortened["train"] = {"epochs": max(min(LEAST_EPOCHS, epochs), round(epochs * share / part))}
         return dict(merge_patch(document, shortened))
+
+
+def _by_gain(tested: Tested) -> tuple[float, str]:
+    return -tested.skill.gain, tested.change.name
 
 
 def _power_of_two(share: float) -> float:

@@ -44,6 +44,8 @@ DATA_CAUSES: frozenset[Code] = frozenset(
 MATERIAL_RECALL = 0.06
 """Gain of the mean recall from which on balancing repairs a run."""
 FEW_OF_A_CLASS = 5
+MOST_SEEDS = 5
+"""Seeds that a variant is trained with, the submitted one among them."""
 FOLDS = 3
 OTHER_SPLIT = ("larger_validation", "random_split")
 """Changes of the validation part itself: their runs cannot be paired with the base."""
@@ -338,34 +340,31 @@ class InvestigationHistory:
     def _gain(
         self, measure: str, before: VariantResult, after: VariantResult, *, seeds: bool = True
     ) -> PairedEffect | None:
-        """The effect between two variants of one share, with their runs of another seed where both have one.
+        """The effect between two variants of one share, with their runs of other seeds where both have them.
 
         `seeds=False`: of these two runs alone, by the samples alone.
         """
         one, other = self.scores_of(before), self.scores_of(after)
         if one is None or other is None:
             return None
-        again = [self._again_of(result) for result in (before, after)]
-        if measure == "skill":
-            one, other = one.at_least_constant, other.at_least_constant
-            again = [None if repeated is None else repeated.at_least_constant for repeated in again]
         if not seeds:
+            if measure == "skill":
+                one, other = one.at_least_constant, other.at_least_constant
             return gain(measure, [one], [other])
-        pairs = [(one, other)]
-        spreads = [
-            variance_of_seeds(measure, scores, repeated)
-            for scores, repeated in zip((one, other), again, strict=True)
-            if repeated is not None
-        ]
-        if again[0] is not None and again[1] is not None:
-            pairs.append((again[0], again[1]))
-        spread = float(np.mean(spreads)) if spreads else 0.0
+        sides = [self._of_seeds(result, measure) for result in (before, after)]
+        pairs = [(sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]]
+        spread = spread_of_seeds(measure, [list(side.values()) for side in sides])
         return gain(measure, [pair[0] for pair in pairs], [pair[1] for pair in pairs], spread)
 
-    def _again_of(self, result: VariantResult) -> SampleScores | None:
-        """The scores of the same variant with another seed."""
-        repeated = self.by_name.get(at_share(f"{result.variant.name.split('@')[0]}-seed", result.variant.share))
-        return None if repeated is None else self.scores_of(repeated)
+    def _of_seeds(self, result: VariantResult, measure: str) -> dict[int, SampleScores]:
+        """Number of the seed, 0 for the submitted one -> the scores of the same variant."""
+        name, found = result.variant.name.split("@")[0], {}
+        for seed in range(MOST_SEEDS):
+            run = result if seed == 0 else self._result(of_seed(name, seed), result.variant.share)
+            scores = None if run is None else self.scores_of(run)
+            if scores is not None:
+                found[seed] = scores.at_least_constant if measure == "skill" else scores
+        return found
 
     def scores_of(self, result: VariantResult) -> SampleScores | None:
         """The samples' scores of a run; a run that diverged counts as a constant prediction."""
@@ -458,6 +457,22 @@ def skill_of(result: VariantResult) -> float:
 
 def _same_parts(one: VariantResult, other: VariantResult) -> bool:
     return one.variant.patch.get("split") == other.variant.patch.get("split")
+
+
+def spread_of_seeds(measure: str, sides: Sequence[Sequence[SampleScores]]) -> float:
+    """The variance of the difference of two runs that differ by their seeds, pooled over two specs; 0 for one seed each."""
+    found = [
+        variance_of_seeds(measure, one, other)
+        for side in sides
+        for place, one in enumerate(side)
+        for other in side[place + 1 :]
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+def of_seed(name: str, seed: int) -> str:
+    """The name of a variant with the submitted seed, 0, or with one of those after it."""
+    return name if seed == 0 else f"{name}-seed" if seed == 1 else f"{name}-seed-{seed}"
 
 
 def fold_name(name: str, fold: int) -> str:
