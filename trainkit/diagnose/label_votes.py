@@ -1,7 +1,8 @@
 """Wrong labels by votes of models that have not seen them (confident learning, Northcutt, Jiang and Chuang 2021).
 
 A wrong label contradicts the vote however sure the model is; where a dataset says little about its classes, the surer
-votes are right far more often. So the share of errors is compared between the surest votes and all of them.
+votes are right far more often. So the share of errors is compared between the surest votes and all of them, and among
+these between the surest of all and the others: by wrong labels it stays the same there.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ SURE_SHARE = 0.3
 """Share of the votes, the most confident ones, that count as sure."""
 LEAST_ERROR = 0.04
 """Share of errors among sure votes from which on labels may be wrong."""
-EVEN = 0.65
+EVEN = 0.5
 """Errors of the sure votes over those of all, from which on confidence does not help: 1 by wrong labels alone."""
+TOP_SHARE, LEVEL = 0.1, 0.7
+"""The surest of the sure votes, and the errors of these over those of all sure ones from which on it does not help there."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelVotes:
-    """Shares of labels that votes contradict: of all, and of the surest votes with their 95 % interval (Wilson)."""
+    """Shares of labels that votes contradict: of all, of the sure votes with their 95 % interval (Wilson), of the surest."""
 
     samples: int
     error: float
@@ -35,6 +38,8 @@ class LabelVotes:
     sure_error: float
     sure_low: float
     sure_high: float
+    top_samples: int
+    top_error: float
     classes: int
     suspects: tuple[int, ...] = ()
     """Row numbers of the labels that are contradicted most surely, at most 100."""
@@ -45,12 +50,20 @@ class LabelVotes:
 
     @property
     def probability(self) -> float:
-        """Probability that labels are wrong: that the sure votes' error is above both limits, by its standard error."""
-        limit = max(LEAST_ERROR, EVEN * self.error)
+        """Probability that labels are wrong: that the errors are above both limits, by their standard errors.
+
+        Of the sure votes: `LEAST_ERROR`, and `EVEN` of the errors of all; of the surest: `LEVEL` of those of the sure ones.
+        """
         if self.error > 0.75 * (1 - 1 / max(self.classes, 2)):
             return 0.0  # the votes are hardly better than guessing
-        se = math.sqrt(max(self.sure_error * (1 - self.sure_error), 1 / (self.sure_samples + 4)) / self.sure_samples)
-        return 0.5 * math.erfc(-(self.sure_error - limit) / (se * math.sqrt(2)))
+        sure = _above(self.sure_error, max(LEAST_ERROR, EVEN * self.error), self.sure_samples)
+        return sure * _above(self.top_error, LEVEL * self.sure_error, self.top_samples)
+
+
+def _above(share: float, limit: float, samples: int) -> float:
+    """Probability that the share behind that of a sample is above a limit, by the normal distribution."""
+    se = math.sqrt(max(share * (1 - share), 1 / (samples + 4)) / samples)
+    return 0.5 * math.erfc(-(share - limit) / (se * math.sqrt(2)))
 
 
 def count_votes(runs: Sequence[SampleScores]) -> LabelVotes | None:
@@ -62,7 +75,7 @@ def count_votes(runs: Sequence[SampleScores]) -> LabelVotes | None:
     index = np.concatenate([one.index for one in known])
     # ranks within a run: the confidences of different models are not on one scale
     rank = np.concatenate([_ranks(one) for one in known])
-    sure = rank >= 1 - SURE_SHARE
+    sure, top = rank >= 1 - SURE_SHARE, rank >= 1 - TOP_SHARE
     low, high = wilson_interval(float(wrong[sure].mean()), int(sure.sum()))
     order = np.argsort(-(rank * wrong), kind="stable")[: int(wrong.sum())][:100]
     classes = len(np.unique(np.concatenate([one.truth for one in known])))
@@ -73,6 +86,8 @@ def count_votes(runs: Sequence[SampleScores]) -> LabelVotes | None:
         float(wrong[sure].mean()),
         low,
         high,
+        int(top.sum()),
+        float(wrong[top].mean()),
         classes,
         tuple(int(index[row]) for row in order),
     )
