@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from benchmarks.diagnosis.examination import Examination
-from benchmarks.diagnosis.judge import QUIET, Opinion, Result
+from benchmarks.diagnosis.judge import Opinion, Result
 from trainkit.diagnose import calibration_table
 from trainkit.diagnose.calibration import PlattScaling, logit
 from trainkit.diagnose.diagnosis import diagnose, examine
@@ -105,41 +106,36 @@ def held_out(rows: Sequence[Scored], *, with_rival: bool) -> list[tuple[float, b
 
 
 def calibrate(
-    cases: Sequence[Examination], investigations: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
-) -> tuple[str, dict[str, list[tuple[float, bool]]]]:
-    """Fit the maps, and write them into `trainkit/diagnose/calibration_table.py`.
+    cases: Sequence[Examination], investigations: Sequence[Mapping[str, Any]] | None, facts: Mapping[str, Any]
+) -> tuple[str, list[tuple[float, bool]]]:
+    """Fit the maps of the records' verdicts, or, given the findings of each case, that of the investigations' alone.
 
-    investigations: the findings of each case.
-
-    Returns a report, and for each kind of diagnosis (probability, whether right) of its verdicts by the maps of the
-    other folds.
+    They are written into `trainkit/diagnose/calibration_table.py`, in the place of those of the same name. Returns a
+    report, and (probability, whether right) of each verdict by the maps of the other folds.
     """
-    rows = list(scored(cases))
-    groups = {
-        "VERDICT": ([one for one in rows if one.code not in QUIET], True),
-        "HEALTHY": ([one for one in rows if one.code == "healthy"], False),
-        "INVESTIGATED": (list(scored_investigations(cases, investigations)), False),
-    }
-    lines = [
-        '"""Parameters of the maps in `calibration.py`: intercept, slope, and factor of the rival.',
-        "",
-        "Written by `python -m benchmarks diagnosis --calibrate`:",
-        *(f"{name} {value}." for name, value in facts.items()),
-        '"""',
-        "",
-    ]
+    if investigations is None:
+        rows = list(scored(cases))
+        verdicts, healthy = ([one for one in rows if (one.code == "healthy") is quiet] for quiet in (False, True))
+        groups = {"VERDICT": (verdicts, True), "HEALTHY": (healthy, False)}
+    else:
+        groups = {"INVESTIGATED": (list(scored_investigations(cases, investigations)), False)}
     text: list[str] = []
-    points: dict[str, list[tuple[float, bool]]] = {"passive": [], "investigated": []}
+    points: list[tuple[float, bool]] = []
     for name, (group, with_rival) in groups.items():
-        one = fitted(group, with_rival=with_rival)
-        right = sum(row.right for row in group)
-        lines += [f"{name} = ({one.intercept}, {one.slope}, {one.rival})", f'"""{right} of {len(group)} were right."""']
+        one, right = fitted(group, with_rival=with_rival), sum(row.right for row in group)
+        told = "; ".join(f"{name} {value}" for name, value in facts.items())
+        _write(name, one, f"{right} of {len(group)} were right; {told}.")
         text.append(f"{name}: {one}, {right} of {len(group)} right; by maps of the other folds:")
-        held = held_out(group, with_rival=with_rival)
-        points["investigated" if name == "INVESTIGATED" else "passive"] += held
+        points += (held := held_out(group, with_rival=with_rival))
         text += [f"  {row}" for row in reliability_rows(held)]
-    Path(calibration_table.__file__).write_text("\n".join(lines) + "\n")
     return "\n".join(text), points
+
+
+def _write(name: str, one: PlattScaling, words: str) -> None:
+    """Put a map into the table, in the place of the one of its name."""
+    file = Path(calibration_table.__file__)
+    entry = f'{name} = ({one.intercept}, {one.slope}, {one.rival})\n"""{words}"""\n'
+    file.write_text(re.sub(rf'^{name} = .*\n""".*"""\n', entry, file.read_text(), flags=re.MULTILINE))
 
 
 def main_verdicts(results: Sequence[Result], mode: str) -> list[tuple[float, bool]]:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,6 @@ from benchmarks.diagnosis.trial import ROOT
 from trainkit.diagnose.diagnosis import RULESET_VERSION
 
 T = TypeVar("T")
-USUAL_SECONDS = 60.0
 FINAL_RUNS = Path(__file__).with_name("final_runs.jsonl")
 """One line for each time that seeds of the final figure were run: date, commit, seeds, figures."""
 
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help=f"fit the confidences on {CALIBRATION[0]}:{CALIBRATION[-1] + 1}, investigations among them",
+        help=f"fit the confidences on {CALIBRATION[0]}:{CALIBRATION[-1] + 1}; with --investigate those of investigations",
     )
     parser.add_argument(
         "--reliability", type=Path, metavar="PNG", help="plot confidences against shares that are right"
@@ -65,14 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not set(numbers) <= set(CALIBRATION):
             parser.error(f"confidences are fitted on seeds of {CALIBRATION.start}:{CALIBRATION.stop} alone")
         facts = {name: run_facts(numbers, None)[name] for name in ("date", "commit", "seeds")}
-        seconds = options.investigate or USUAL_SECONDS
+        seconds = options.investigate
         examined = partial(_examined, fresh=options.fresh, records=options.records, seconds=seconds)
-        cases, investigations = zip(*_in_order(examined, numbers, options.jobs), strict=True)
-        text, points = calibrate(cases, investigations, {**facts, "seconds of investigation": seconds})
+        cases, findings = zip(*_in_order(examined, numbers, options.jobs), strict=True)
+        if seconds is not None:
+            facts["seconds of investigation"] = seconds
+        text, points = calibrate(cases, None if seconds is None else findings, facts)
         print(text)
         if options.reliability:
-            title = f"by folds, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
-            plot_reliability(points, title, options.reliability)
+            title = f"seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
+            plot_reliability({"by folds": points}, title, options.reliability)
         return
     options.seeds = options.seeds or range(100)
     if (max(options.seeds) >= FINAL_FROM) != options.final:
@@ -106,9 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record_final_run(results, facts)
 
 
-def _examined(seed: int, *, fresh: bool, records: Path | None, seconds: float) -> tuple[Examination, dict[str, Any]]:
+def _examined(
+    seed: int, *, fresh: bool, records: Path | None, seconds: float | None
+) -> tuple[Examination, Mapping[str, Any]]:
+    """What is true of a case, and the findings of its investigation; none without seconds."""
     one = case(seed)
     found = examination(one, fresh=fresh, records=records, twins=False)
+    if seconds is None:
+        return found, {}
     return found, investigation_of(one, found, seconds, InvestigationFile(one, seconds, records, fresh=fresh))
 
 
