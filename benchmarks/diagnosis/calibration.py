@@ -124,7 +124,7 @@ def calibrate(
     for name, (group, with_rival) in groups.items():
         one, right = fitted(group, with_rival=with_rival), sum(row.right for row in group)
         told = "; ".join(f"{name} {value}" for name, value in facts.items())
-        _write(name, one, f"{right} of {len(group)} were right; {told}.")
+        _write(name, one, f"{right} of {len(group)} were right;\n{told}.")
         text.append(f"{name}: {one}, {right} of {len(group)} right; by maps of the other folds:")
         points += (held := held_out(group, with_rival=with_rival))
         text += [f"  {row}" for row in reliability_rows(held)]
@@ -135,7 +135,8 @@ def _write(name: str, one: PlattScaling, words: str) -> None:
     """Put a map into the table, in the place of the one of its name."""
     file = Path(calibration_table.__file__)
     entry = f'{name} = ({one.intercept}, {one.slope}, {one.rival})\n"""{words}"""\n'
-    file.write_text(re.sub(rf'^{name} = .*\n""".*"""\n', entry, file.read_text(), flags=re.MULTILINE))
+    old = rf'^{name} = [^\n]*\n""".*?"""\n'
+    file.write_text(re.sub(old, entry, file.read_text(), flags=re.MULTILINE | re.DOTALL))
 
 
 def main_verdicts(results: Sequence[Result], mode: str) -> list[tuple[float, bool]]:

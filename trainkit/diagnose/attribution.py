@@ -20,7 +20,7 @@ changes as less than independent: they share data, seed and base.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,8 @@ BY_THE_WAY = {
     "standard_init": 0.05,
 }
 """Probability that a change repairs most of a run whose fault is another's."""
+SPECIFIC = 0.4
+"""Of that probability for a change that makes an unusual setting usual: it repairs next to nothing of another fault."""
 USUALLY = 0.1
 ALTERNATIVE = (0.35, 0.3, 0.35)
 """Of a cause's own changes one is enough: P(most, part, nothing) of those that are not its best (a dose too small)."""
@@ -91,10 +93,21 @@ def attribute(history: InvestigationHistory) -> Attribution:
         code: math.exp(weight - top) / total * odds / (1 + odds) for code, weight in weights.items()
     }
     posterior["none"] = 1 / (1 + odds)
-    code = max(posterior, key=lambda key: (posterior[key], key))
+    code = _likeliest(posterior, tested)
     return Attribution(
         posterior, code, None if code == "none" else best_of(code, tested, history.priors.get(code, 0.0))
     )
+
+
+def _likeliest(posterior: Mapping[Key, float], tested: Sequence[Tested]) -> Key:
+    """The likeliest cause of the likeliest group; causes that one change of an unusual setting repairs are a group.
+
+    Whether it is the initialisation that is wrong comes before what it does: saturated units, or large gradients.
+    """
+    groups: list[frozenset[Key]] = [frozenset({key}) for key in posterior]
+    groups += [frozenset(one.change.targeted) for one in tested if one.change.undoes and one.helped]
+    likeliest = max(groups, key=lambda group: (sum(posterior.get(key, 0.0) for key in group), sorted(group)))
+    return max(likeliest, key=lambda key: (posterior.get(key, 0.0), key))
 
 
 def _weight(
@@ -109,7 +122,8 @@ def _weight(
         if one in aimed and one is not best:
             chances = ALTERNATIVE
         else:
-            repairs = one.change.causes.get(code, BY_THE_WAY.get(one.change.name, USUALLY))
+            by_the_way = BY_THE_WAY.get(one.change.name, USUALLY) * (SPECIFIC if one.change.undoes else 1.0)
+            repairs = one.change.causes.get(code, by_the_way)
             chances = (0.8 * repairs, 0.04 + 0.16 * repairs, 0.96 * (1 - repairs))
         weight += TEMPER * math.log(sum(p * q for p, q in zip(outcomes[one.change.name], chances, strict=True)))
     return weight

@@ -10,6 +10,7 @@ from typing import Any
 from trainkit.diagnose.attribution import Attribution, Key, attribute
 from trainkit.diagnose.calibration import OF_INVESTIGATIONS
 from trainkit.diagnose.causes import EXPLAINS
+from trainkit.diagnose.causes.class_imbalance import UNBALANCED
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
 from trainkit.diagnose.estimates import Z95, wilson_interval
@@ -198,9 +199,10 @@ class _Conclusion:
             kept = 0.95
         else:
             kept = 0.5 if confirmed.gain < 0.3 * winner.skill.gain else 1.0  # another seed does not show it
-        # the change repairs the run whichever of its causes is the right one
         confidence = kept * self.attribution.posterior[code]
-        if kept * (1 - self.attribution.posterior["none"]) < LEAST_CONFIDENCE:
+        # a change that helped for certain repairs the run whichever of its causes is the right one
+        sure = kept * (1 - self.attribution.posterior["none"]) if winner.helped else confidence
+        if sure < LEAST_CONFIDENCE:
             self._suspect(code, confidence, f"{winner.change.name} helped, which may be chance")
             return
         for rival in sorted(winner.change.targeted - {code}):
@@ -326,16 +328,23 @@ class _Conclusion:
         alike = by_others >= 0.7 * best.effect.gain and (folds is None or bool(self.verdicts))
         # what the record shows is a planned comparison in one direction
         least = 2 * SIGNIFICANT if code in self.passive and folds is not None else SIGNIFICANT
-        if p_value < least and effect.gain >= MATERIAL_RECALL and not alike:
+        counts = [count for count in self.record.classes.values() if count]
+        # below that, recall of one class is bought with that of another
+        unbalanced = code in self.passive or max(counts) >= UNBALANCED * min(counts)
+        if p_value < least and effect.gain >= MATERIAL_RECALL and unbalanced and not alike:
             confidence = (1.0 if code in self.passive else 0.9) * (1 - p_value)
             evidence = self._evidence(best) | ({} if folds is None else {"over_folds": folds.as_dict()})
             self._add(code, confidence, best.change, self._words(best), evidence)
-        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL and (folds or not self.history.few_of_a_class):
+        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL and not self._is_unlearnt(folds):
             self.refuted.append(code)
         elif code in self.passive:
             self._keep_passive(code, 0.8, best.change)
         elif self.history.priors.get(code, 0.0) >= SUSPECTED and effect.gain >= MATERIAL_RECALL and not alike:
             self._suspect(code, 0.5, f"{best.change.name} gained {effect.gain:.2g} of recall, which may be chance")
+
+    def _is_unlearnt(self, folds: PairedEffect | None) -> bool:
+        """Whether balancing could not show anything: a class is never predicted, or too few of its samples are held out."""
+        return self.history.unlearnt_class or (folds is None and self.history.few_of_a_class)
 
     def _outliers(self) -> None:
         """Squared errors of numbers with outliers: judged by absolute errors, since outliers decide the squared ones."""
@@ -421,8 +430,9 @@ class _Conclusion:
         rises = {one.change.name: _rise(one.after) for one in self.history.tested.values() if code in one.change.causes}
         before = None if base is None else _rise(base)
         known = {name: rise for name, rise in rises.items() if rise is not None}
+        most = min((one.confidence - 0.01 for one in self.verdicts), default=1.0)  # what was repaired comes first
         if before is None or before <= 0 or not known:
-            self._keep_passive(code, 1.0)
+            self._keep_passive(code, 1.0, most=most)
             return
         name = min(known, key=lambda one: (known[one], one))
         tested = self.history.tested[name]
@@ -430,7 +440,7 @@ class _Conclusion:
         helps = any(one.effect.low > 0 for one in self.history.tested.values() if code in one.change.targeted)
         large = before >= LARGE_RISE * (self.record.scale or math.inf) and self.record.stop_reason != "early_stop"
         confirmed = known[name] < 0.6 * before and (helps or large)
-        self._keep_passive(code, 1.2 if confirmed else 0.7, tested.change if tested.effect.low > 0 else None)
+        self._keep_passive(code, 1.2 if confirmed else 0.7, tested.change if tested.effect.low > 0 else None, most)
         found = next((v for v in self.verdicts if v.code == code), None)
         if found is not None:
             found.evidence["rise_after_best"] = {"before": before, "after": known[name], "variant": name}
@@ -454,7 +464,10 @@ class _Conclusion:
             self._keep_passive("distribution_mismatch", factor, split)
         if "validation_too_small" in self.passive:
             split = next((c for c in self.history.changes if c.name == "larger_validation"), None)
-            self._keep_passive("validation_too_small", 1.0, split)
+            if "validation_too_small" in self.only_suspected:  # no run tells more of it than the record
+                self._suspect("validation_too_small", self.passive["validation_too_small"].confidence, "see the record")
+            else:
+                self._keep_passive("validation_too_small", 1.0, split)
 
     def _gap_closes(self) -> bool | None:
         """Whether a random cut makes the parts alike where the shipped ones are not; None: not tried, or not clear.
@@ -511,6 +524,8 @@ class _Conclusion:
                 continue
             if code == "overfitting":
                 self._suspect(code, 0.5 * suspicion, "its trace is in the curves, behind the weights that are kept")
+            elif self._learns_nothing:
+                self._suspect(code, 0.5 * suspicion, "the run learns nothing, and no single change helped")
             elif any(one.skill.high >= WIDE for one in tested):
                 self._open(code, 0.5 * suspicion, tested)
 
@@ -518,6 +533,12 @@ class _Conclusion:
         """What was suspected before, and the runs vary too much to exclude."""
         wide = max(one.skill.high for one in tested)
         self._suspect(code, suspicion, f"a gain of up to {wide:.2g} of skill is not excluded")
+
+    @property
+    def _learns_nothing(self) -> bool:
+        """Whether the base is no better than a constant prediction."""
+        base = self.history.base
+        return base is not None and (base.scores is None or base.scores.skill < MATERIAL)
 
     @property
     def _is_short(self) -> bool:
@@ -578,9 +599,9 @@ class _Conclusion:
         self.verdicts.append(Verdict(code, round(min(confidence, 0.995), 3), self._since(code), words, evidence))
         self.recommended.append((code, self._measured(self.history.tested[change.name], code)))
 
-    def _keep_passive(self, code: Code, factor: float, change: TriedChange | None = None) -> None:
+    def _keep_passive(self, code: Code, factor: float, change: TriedChange | None = None, most: float = 0.98) -> None:
         verdict = self.passive[code]
-        confidence = round(min(0.98, factor * verdict.confidence), 3)
+        confidence = round(min(0.98, most, factor * verdict.confidence), 3)
         if confidence < min(LEAST_CONFIDENCE, verdict.confidence):
             self.refuted.append(code)
             return

@@ -27,9 +27,7 @@ BASE, AGAIN, STANDARD = "base", "base-seed", "all-usual"
 WITHOUT_COPIES, WITH_COPIES = "without_copies", "with_copies"
 """The change that drops copies from training, and its control: copies, and as few training samples."""
 USUAL_GAIN, USUAL_GAIN_OF_EFFORT = 0.03, 0.08
-"""Skill that a change may gain in a sound run: of one setting, and of more effort (epochs, units, larger steps)."""
-EFFORT = ("longer", "wider", "hidden_layer", "rate_tenfold", "rate_tenth", "batch_norm", "adam", "no_penalties")
-"""Changes that gain something in most runs."""
+"""Skill that a change may gain in a sound run: of an unusual setting made usual, and of any other, which is an effort."""
 MATERIAL = 0.04
 """Gain of skill from which on a change is a repair; of an effort twice as much."""
 SIGNIFICANT = 0.05
@@ -80,7 +78,7 @@ class TriedChange:
     @property
     def usual_gain(self) -> float:
         """Skill that it may gain in a sound run."""
-        return USUAL_GAIN_OF_EFFORT if self.name in EFFORT and not self.undoes else USUAL_GAIN
+        return USUAL_GAIN if self.undoes else USUAL_GAIN_OF_EFFORT
 
     @property
     def material_gain(self) -> float:
@@ -423,6 +421,16 @@ class InvestigationHistory:
         """The change for classes of unequal size that gained most of the mean recall."""
         tested = [one for one in self.tested.values() if "class_imbalance" in one.change.targeted]
         return max(tested, key=lambda one: (one.effect.low, one.effect.gain, one.change.name), default=None)
+
+    @property
+    def unlearnt_class(self) -> bool:
+        """Whether a class is never predicted rightly, by the base on its validation part and on the folds."""
+        runs = [self.base, *(self._result(fold_name(BASE, fold), self.working_share) for fold in range(FOLDS))]
+        scores = [one.scores for one in runs if one is not None and one.scores is not None]
+        if not scores or scores[0].predicted is None:
+            return False
+        truth, correct = (np.concatenate([getattr(one, name) for one in scores]) for name in ("truth", "correct"))
+        return any(not correct[truth == name].any() for name in np.unique(truth))
 
     @property
     def few_of_a_class(self) -> bool:
