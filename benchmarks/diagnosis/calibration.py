@@ -123,8 +123,8 @@ def calibrate(
     points: list[tuple[float, bool]] = []
     for name, (group, with_rival) in groups.items():
         one, right = fitted(group, with_rival=with_rival), sum(row.right for row in group)
-        told = "; ".join(f"{name} {value}" for name, value in facts.items())
-        _write(name, one, f"{right} of {len(group)} were right;\n{told}.")
+        words = "; ".join(f"{name} {value}" for name, value in facts.items())
+        _write(name, one, f"{right} of {len(group)} were right;\n{words}.")
         text.append(f"{name}: {one}, {right} of {len(group)} right; by maps of the other folds:")
         points += (held := held_out(group, with_rival=with_rival))
         text += [f"  {row}" for row in reliability_rows(held)]

@@ -93,21 +93,21 @@ def attribute(history: InvestigationHistory) -> Attribution:
         code: math.exp(weight - top) / total * odds / (1 + odds) for code, weight in weights.items()
     }
     posterior["none"] = 1 / (1 + odds)
-    code = _likeliest(posterior, tested)
+    code = likeliest(posterior, tested)
     return Attribution(
         posterior, code, None if code == "none" else best_of(code, tested, history.priors.get(code, 0.0))
     )
 
 
-def _likeliest(posterior: Mapping[Key, float], tested: Sequence[Tested]) -> Key:
+def likeliest(posterior: Mapping[Key, float], tested: Sequence[Tested]) -> Key:
     """The likeliest cause of the likeliest group; causes that one change of an unusual setting repairs are a group.
 
     Whether it is the initialisation that is wrong comes before what it does: saturated units, or large gradients.
     """
     groups: list[frozenset[Key]] = [frozenset({key}) for key in posterior]
     groups += [frozenset(one.change.targeted) for one in tested if one.change.undoes and one.helped]
-    likeliest = max(groups, key=lambda group: (sum(posterior.get(key, 0.0) for key in group), sorted(group)))
-    return max(likeliest, key=lambda key: (posterior.get(key, 0.0), key))
+    group = max(groups, key=lambda keys: (sum(posterior.get(key, 0.0) for key in keys), sorted(keys)))
+    return max(group, key=lambda key: (posterior.get(key, 0.0), key))
 
 
 def _weight(

@@ -13,7 +13,7 @@ from trainkit.diagnose.causes import EXPLAINS
 from trainkit.diagnose.causes.class_imbalance import UNBALANCED
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
-from trainkit.diagnose.estimates import Z95, wilson_interval
+from trainkit.diagnose.estimates import Z95
 from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE
 from trainkit.diagnose.investigation_history import (
     BASE,
@@ -34,6 +34,7 @@ from trainkit.diagnose.label_votes import LabelVotes, count_votes
 from trainkit.diagnose.paired import PairedEffect
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Patch
+from trainkit.diagnose.variant_metrics import gap_to_test, interval_width, rise_after_best, standard_error
 from trainkit.diagnose.verdicts import Code, Verdict
 from trainkit.spec.patch import merge_patch
 
@@ -427,8 +428,12 @@ class _Conclusion:
         if code not in self.passive or any(v.code == code for v in self.verdicts):
             return
         base = self.history.base
-        rises = {one.change.name: _rise(one.after) for one in self.history.tested.values() if code in one.change.causes}
-        before = None if base is None else _rise(base)
+        rises = {
+            one.change.name: rise_after_best(one.after)
+            for one in self.history.tested.values()
+            if code in one.change.causes
+        }
+        before = None if base is None else rise_after_best(base)
         known = {name: rise for name, rise in rises.items() if rise is not None}
         most = min((one.confidence - 0.01 for one in self.verdicts), default=1.0)  # what was repaired comes first
         if before is None or before <= 0 or not known:
@@ -478,7 +483,7 @@ class _Conclusion:
         tested = self.history.tested.get("random_split")
         if tested is None:
             return None
-        before, after = _gap(tested.before, self.record.parts), _gap(tested.after, self.record.parts)
+        before, after = gap_to_test(tested.before, self.record.parts), gap_to_test(tested.after, self.record.parts)
         if before is None or after is None:
             return None
         (was, was_se), (now, now_se) = before, after
@@ -493,7 +498,9 @@ class _Conclusion:
         was, now = (one.metrics.get(f"val_{name}") for one in (tested.before, tested.after))
         if was is None or now is None:
             return False
-        error = math.hypot(*(_error(name, one, "val", self.record.parts[1]) for one in (tested.before, tested.after)))
+        error = math.hypot(
+            *(standard_error(name, one, "val", self.record.parts[1]) for one in (tested.before, tested.after))
+        )
         return now - was > max(Z95 * error, LEAST_DIFFERENCE)
 
     def _rest(self) -> None:
@@ -699,11 +706,12 @@ class _Conclusion:
         """What cannot be paired: the half-width of the metric's 95 % interval, or the gap of test and validation."""
         values: list[float | None]
         if change.name == "larger_validation":
-            metric, values = "half-width of the interval", [_width(r) for r in (tested.before, tested.after)]
+            metric, values = "half-width of the interval", [interval_width(r) for r in (tested.before, tested.after)]
         else:
             metric = "difference of test and validation"
             values = [
-                None if (gap := _gap(r, self.record.parts)) is None else gap[0] for r in (tested.before, tested.after)
+                None if (gap := gap_to_test(r, self.record.parts)) is None else gap[0]
+                for r in (tested.before, tested.after)
             ]
         gain = None if values[0] is None or values[1] is None else values[0] - values[1]
         unknown = dict.fromkeys(("low", "high", "p_value", "samples"))
@@ -765,40 +773,3 @@ def _calibrated(verdict: Verdict) -> Verdict:
         return verdict
     confidence = OF_INVESTIGATIONS.probability(verdict.confidence)
     return replace(verdict, confidence=confidence, evidence={**verdict.evidence, "score": verdict.confidence})
-
-
-def _rise(result: VariantResult) -> float | None:
-    """Last less least validation loss of a run."""
-    values = [v for v in result.series.get("val_loss", {}).get("value", ()) if math.isfinite(v)]
-    return values[-1] - min(values) if len(values) > 1 else None
-
-
-def _gap(result: VariantResult, parts: tuple[int, int, int]) -> tuple[float, float] | None:
-    """(how much better validation is than test, its standard error), by accuracy or R^2; None where one is missing."""
-    for name in ("accuracy", "r2"):
-        val, test = result.metrics.get(f"val_{name}"), result.metrics.get(f"test_{name}")
-        if val is None or test is None:
-            continue
-        errors = (_error(name, result, part, n) for part, n in zip(("val", "test"), parts[1:], strict=True))
-        return val - test, math.hypot(1e-3, *errors)
-    return None
-
-
-def _error(name: str, result: VariantResult, part: str, samples: int) -> float:
-    """Standard error of accuracy or R^2 on a part."""
-    if name == "accuracy":
-        share = (result.metrics[f"{part}_accuracy"] * samples + 1) / (samples + 2)
-        return math.sqrt(share * (1 - share) / max(samples, 1))
-    return result.metrics.get(f"{part}_r2_se", 0.05)
-
-
-def _width(result: VariantResult) -> float | None:
-    """Half of the width of the 95 % interval of accuracy, or relative to the squared error of numbers."""
-    scores = result.scores
-    if scores is None or not len(scores.index):
-        return None
-    if scores.predicted is not None:
-        low, high = wilson_interval(float(scores.correct.mean()), len(scores.index))
-        return (high - low) / 2
-    mean = float(scores.loss.mean())
-    return Z95 * float(scores.loss.std(ddof=1)) / math.sqrt(len(scores.index)) / mean if len(scores.index) > 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.diagnosis_records import facts, record, well
 from trainkit.diagnose.attainable import Attainable
+from trainkit.diagnose.attribution import Key, likeliest
 from trainkit.diagnose.findings import InvestigationFindings, conclude
 from trainkit.diagnose.investigation import next_variants, why_not_investigated
 from trainkit.diagnose.investigation_history import InvestigationBudget, InvestigationHistory, Variant, VariantResult
@@ -152,6 +154,44 @@ def test_run_that_left_no_model_is_repaired_by_one_that_does() -> None:
     findings, _ = investigated(too_high, lambda one: 0.9 if "standard_rate" in one.changes else -1.0)
     assert findings.verdicts[0].code == "learning_rate_too_high"
     assert findings.recommendations[0].measured["before"] is None
+
+
+def test_more_seeds_are_trained_while_they_may_decide() -> None:
+    """The run differs from seed to seed, and is on the average worse than with the standard rate."""
+    spec = {"optimizer": {"kind": "adam", "lr": 0.03}}
+    unstable = {"base": 0.88, "base-seed": 0.62, "base-seed-2": 0.8, "base-seed-3": 0.55, "base-seed-4": 0.7}
+
+    def accuracy(one: Variant) -> float:
+        return 0.9 if set(one.changes) & {"standard_rate", "rate_tenth"} else unstable.get(one.name, 0.7)
+
+    findings, results = investigated(record(spec, **well()), accuracy)
+    names = {one.variant.name for one in results}
+    assert "base-seed-4" in names
+    assert names & {"standard_rate-seed-4", "rate_tenth-seed-4"}
+    assert findings.verdicts[0].code == "learning_rate_too_high"
+
+
+def test_decided_investigation_trains_no_more_seeds() -> None:
+    _, results = investigated(SLOW, by_change(0.3, {"standard_rate": 0.9, "rate_tenfold": 0.85}))
+    assert not [one.variant.name for one in results if one.variant.name.endswith("-seed-2")]
+
+
+def test_causes_that_one_repair_answers_do_not_take_each_others_probability() -> None:
+    """Two causes by an unusual initialisation, each less likely than a third by itself, are likelier together."""
+    posterior: dict[Key, float] = {"overfitting": 0.39, "saturated_activations": 0.33, "exploding_gradients": 0.26}
+    group = frozenset({"saturated_activations", "exploding_gradients"})
+
+    def tested(helped: bool, undoes: bool) -> Any:
+        return SimpleNamespace(helped=helped, change=SimpleNamespace(undoes=undoes, targeted=group))
+
+    assert likeliest(posterior, [tested(True, True)]) == "saturated_activations"
+    assert likeliest(posterior, [tested(False, True)]) == "overfitting"
+    assert likeliest(posterior, [tested(True, False)]) == "overfitting"
+
+
+def test_small_gain_of_regularisation_is_no_fault() -> None:
+    findings, _ = investigated(record(**well()), by_change(0.8, {"regularisation": 0.83}))
+    assert findings.verdicts[0].code in ("healthy", "inconclusive")
 
 
 def test_two_faults_that_only_changed_together_give_a_model() -> None:
@@ -335,6 +375,28 @@ def test_votes_tell_wrong_labels_from_hard_samples() -> None:
     assert hard.probability < 0.05
     assert clean.probability < 0.05
     assert len(noisy.suspects) == 100
+
+
+def test_votes_tell_many_wrong_labels_from_samples_that_are_hard_to_a_degree() -> None:
+    """Both are wrong half as often where they are sure; with wrong labels it stays so up to the surest, else it falls."""
+    noisy, hard = (count_votes([wrong_by_rank(share)]) for share in (lambda r: 0.28, lambda r: 1.4 * (1 - r) + 0.07))
+    assert noisy is not None
+    assert hard is not None
+    assert noisy.sure_error / noisy.error == pytest.approx(hard.sure_error / hard.error, abs=0.08)
+    assert noisy.probability > 0.6
+    assert hard.probability < 0.2
+
+
+def wrong_by_rank(share_of_sure: Callable[[float], float]) -> SampleScores:
+    """600 votes on six classes: half are wrong, and of the surest 30 % as many as `share_of_sure` says of the rank."""
+    n, random = 600, np.random.default_rng(3)
+    rank = (np.arange(n) + 1) / n
+    share = np.where(rank < 0.7, 0.6, [share_of_sure(one) for one in rank])
+    truth, wrong = np.arange(n) % 6, random.random(n) < share
+    shares = np.full((n, 6), 0.0)
+    shares[np.arange(n), np.where(wrong, (truth + 1) % 6, truth)] = 0.2 + 0.7 * rank
+    shares += (1 - shares.sum(1, keepdims=True)) / 6
+    return SampleScores.of_classes(np.arange(n), truth, shares)
 
 
 def test_votes_of_few_samples_say_nothing() -> None:
