@@ -54,6 +54,8 @@ SUSPECTED = 0.25
 """Prior from which on a cause was suspected before the experiment."""
 SOUND = 0.5
 """Weight of `none` before the experiments, beside the causes' of `InvestigationHistory.priors`."""
+ROUGH = 0.15
+"""Standard error of the gain of skill by an unusual setting made usual, from which on it says nothing."""
 CHANCE = 0.4
 """Probability that one of the changes gains something in a sound run."""
 Key = Code | Literal["none"]
@@ -88,7 +90,10 @@ def attribute(history: InvestigationHistory) -> Attribution:
     total = sum(math.exp(weight - top) for weight in weights.values())
     excess = max(max(0.0, one.skill.gain - one.skill.se) / one.change.usual_gain for one in tested)
     odds = sum(history.priors.get(code, 0.0) for code in causes) / SOUND
-    odds *= (_size(excess) + 1e-3) / (CHANCE * math.exp(-(excess**2) / 2) + 1e-4)
+    ratio = (_size(excess) + 1e-3) / (CHANCE * math.exp(-(excess**2) / 2) + 1e-4)
+    # gains that are known so roughly leave it as open as it was
+    rough = max((one.skill.se for one in tested if one.change.undoes), default=0.0) > ROUGH
+    odds *= max(ratio, 1.0) if rough else ratio
     posterior: dict[Key, float] = {
         code: math.exp(weight - top) / total * odds / (1 + odds) for code, weight in weights.items()
     }

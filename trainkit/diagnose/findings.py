@@ -48,6 +48,8 @@ POSSIBLE = 0.05
 """Probability from which on a cause is a suspect of an investigation that does not decide."""
 NEARLY = 0.7
 """Suspicion from which on outliers are kept as a verdict, unless the runs exclude them."""
+FEWEST_SAMPLES = 20
+"""Validation samples below which a change that did not help contradicts nothing."""
 UNCONFIRMED = 0.75
 """Of the confidence of the record's main verdict where its changes did not help, and the runs do not exclude it."""
 RIVAL = 0.2
@@ -513,6 +515,8 @@ class _Conclusion:
             tested = [one for one in self.history.tested.values() if code in one.change.targeted]
             if not tested:
                 self._suspect(code, verdict.confidence, "none of its changes was tried")
+            elif not self._can_refute:
+                self._open(code, 0.5 * verdict.confidence, tested)
             elif self.verdicts or (not self._is_short and all(one.skill.high < WIDE for one in tested)):
                 self.refuted.append(code)
             elif self._is_short:
@@ -540,6 +544,12 @@ class _Conclusion:
         """What was suspected before, and the runs vary too much to exclude."""
         wide = max(one.skill.high for one in tested)
         self._suspect(code, suspicion, f"a gain of up to {wide:.2g} of skill is not excluded")
+
+    @property
+    def _can_refute(self) -> bool:
+        """Whether a repair would show: the base has a model, and enough samples validate it."""
+        base = self.history.base
+        return base is not None and base.scores is not None and len(base.scores.index) >= FEWEST_SAMPLES
 
     @property
     def _learns_nothing(self) -> bool:

@@ -24,6 +24,8 @@ LEAST_ERROR = 0.04
 """Share of errors among sure votes from which on labels may be wrong."""
 EVEN = 0.5
 """Errors of the sure votes over those of all, from which on confidence does not help: 1 by wrong labels alone."""
+GUESSED, MOST_WRONG = 0.85, 0.45
+"""Errors over those of guessing from which on votes say nothing; and sure errors that are more than labels are wrong."""
 TOP_SHARE, LEVEL = 0.1, 0.7
 """The surest of the sure votes, and the errors of these over those of all sure ones from which on it does not help there."""
 
@@ -54,8 +56,8 @@ class LabelVotes:
 
         Of the sure votes: `LEAST_ERROR`, and `EVEN` of the errors of all; of the surest: `LEVEL` of those of the sure ones.
         """
-        if self.error > 0.75 * (1 - 1 / max(self.classes, 2)):
-            return 0.0  # the votes are hardly better than guessing
+        if self.error > GUESSED * (1 - 1 / max(self.classes, 2)) or self.sure_error > MOST_WRONG:
+            return 0.0
         sure = _above(self.sure_error, max(LEAST_ERROR, EVEN * self.error), self.sure_samples)
         return sure * _above(self.top_error, LEVEL * self.sure_error, self.top_samples)
 
