@@ -34,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line for each case, then the report."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks diagnosis",
-        description="Seeds 0:183 are for development, 211:300 for calibration, those from 1000 for the final figure.",
+        description=f"Seeds 0:183 are for development, {as_ranges(CALIBRATION)} for calibration, "
+        f"those from {FINAL_FROM} for the final figure.",
     )
-    parser.add_argument("--seeds", type=seeds, metavar="FIRST:END", help="such as 0:100, the default")
+    parser.add_argument("--seeds", type=seeds, metavar="FIRST:END", help="such as 0:100, the default, or 0:20,40:60")
     parser.add_argument("--investigate", type=float, metavar="SECONDS", help="controlled experiments, too")
     parser.add_argument(
         "--final", action="store_true", help=f"allow seeds from {FINAL_FROM}; {FINAL_RUNS.name} records it"
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help=f"fit the confidences on {CALIBRATION[0]}:{CALIBRATION[-1] + 1}; with --investigate those of investigations",
+        help=f"fit the confidences on {as_ranges(CALIBRATION)}; with --investigate those of investigations",
     )
     parser.add_argument(
         "--reliability", type=Path, metavar="PNG", help="plot confidences against shares that are right"
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.calibrate:
         numbers = options.seeds or CALIBRATION
         if not set(numbers) <= set(CALIBRATION):
-            parser.error(f"confidences are fitted on seeds of {CALIBRATION.start}:{CALIBRATION.stop} alone")
+            parser.error(f"confidences are fitted on seeds of {as_ranges(CALIBRATION)} alone")
         facts = {name: run_facts(numbers, None)[name] for name in ("date", "commit", "seeds")}
         seconds = options.investigate
         examined = partial(_examined, fresh=options.fresh, records=options.records, seconds=seconds)
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title = f"seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
             plot_reliability({"by folds": points}, title, options.reliability)
         return
-    options.seeds = options.seeds or range(100)
+    options.seeds = options.seeds or tuple(range(100))
     if (max(options.seeds) >= FINAL_FROM) != options.final:
         parser.error(f"seeds from {FINAL_FROM} are for the final figure: they, and no others, are run with --final")
     facts = run_facts(options.seeds, options.investigate)
@@ -118,21 +119,31 @@ def _examined(
     return found, investigation_of(one, found, seconds, InvestigationFile(one, seconds, records, fresh=fresh))
 
 
-def seeds(text: str) -> range:
-    """Return the seeds of `FIRST:END`, END not among them."""
-    first, _, end = text.partition(":")
-    if not (first.isdigit() and end.isdigit() and int(first) < int(end)):
-        raise argparse.ArgumentTypeError(f"seeds are FIRST:END, e.g. 0:100; got {text!r}")
-    return range(int(first), int(end))
+def seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of `FIRST:END`, END not among them, or of several of these with commas between."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, end = part.partition(":")
+        if not (first.isdigit() and end.isdigit() and int(first) < int(end)):
+            raise argparse.ArgumentTypeError(f"seeds are FIRST:END, e.g. 0:100 or 0:20,40:60; got {text!r}")
+        found += range(int(first), int(end))
+    return tuple(found)
 
 
-def run_facts(numbers: range, investigation: float | None) -> dict[str, Any]:
+def as_ranges(numbers: Sequence[int]) -> str:
+    """Return what `seeds` reads."""
+    begins = [place for place, one in enumerate(numbers) if not place or one != numbers[place - 1] + 1]
+    ends = [*begins[1:], len(numbers)]
+    return ",".join(f"{numbers[a]}:{numbers[b - 1] + 1}" for a, b in zip(begins, ends, strict=True))
+
+
+def run_facts(numbers: Sequence[int], investigation: float | None) -> dict[str, Any]:
     """Return what a reader needs to repeat the run: date, commit, seeds, seconds of investigation, threads, machine."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "ruleset version": RULESET_VERSION,
-        "seeds": f"{numbers.start}:{numbers.stop}",
+        "seeds": as_ranges(numbers),
         "seconds of investigation": investigation,
         "threads": 1,
         "cores": os.cpu_count(),
@@ -151,7 +162,7 @@ def judge_seed(seed: int, **options: Any) -> Result:
     return judge_case(case(seed), **options)
 
 
-def _in_order(work: Callable[[int], T], numbers: range, jobs: int) -> Iterator[T]:
+def _in_order(work: Callable[[int], T], numbers: Sequence[int], jobs: int) -> Iterator[T]:
     if jobs == 1:
         yield from map(work, numbers)
         return

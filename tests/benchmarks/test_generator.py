@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import ArgumentTypeError
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from benchmarks.diagnosis.calibration import SEEDS as CALIBRATION
 from benchmarks.diagnosis.case import FAMILIES, STRENGTHS, Case
+from benchmarks.diagnosis.command import as_ranges, seeds
 from benchmarks.diagnosis.datasets import POOL, samples_of
 from benchmarks.diagnosis.faults import FAULTS, fits_together
 from benchmarks.diagnosis.generator import FINAL_FROM, case, planted_case, role_of
@@ -159,7 +162,15 @@ def test_a_sound_case_is_its_own_twin() -> None:
 
 
 def test_final_seeds_begin_after_those_for_development_and_calibration() -> None:
-    assert FINAL_FROM == 1000
+    assert max(CALIBRATION) < FINAL_FROM
+    assert as_ranges(CALIBRATION) == "211:300,1016:1200"
+
+
+def test_seeds_are_ranges_with_commas() -> None:
+    assert seeds("3:5,10:12") == (3, 4, 10, 11)
+    assert as_ranges(seeds("3:5,10:12")) == "3:5,10:12"
+    with pytest.raises(ArgumentTypeError, match="FIRST:END"):
+        seeds("5:3")
 
 
 BASE = {"dataset": "digits", "seed": 5, "n": 600, "form": "image"}
