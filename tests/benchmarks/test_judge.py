@@ -191,7 +191,7 @@ def test_seeds_that_are_no_range_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--seeds", "1000:1001"], ["--seeds", "0:2", "--final"], ["--seeds", "999:1001"]]
+    "arguments", [["--seeds", "1200:1201"], ["--seeds", "0:2", "--final"], ["--seeds", "1199:1201"]]
 )
 def test_seeds_of_the_final_figure_need_final_and_take_no_others(arguments: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit):

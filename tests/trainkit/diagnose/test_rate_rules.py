@@ -135,12 +135,12 @@ def test_optimization_failure_of_many_plain_layers() -> None:
     assert [v.code for v in examine(record(plain, **well(**half))).evidence] == ["optimization_failure"]
     assert [v.code for v in diagnose(record(plain, **well())).verdicts] == ["healthy"]
     late = [*[2.3] * 7, 1.5, 0.8, 0.6, 0.5, 0.4]
-    assert diagnose(record(plain, **well(train_loss=late, val_loss=late))).verdicts[0].code == "optimization_failure"
+    assert examine(record(plain, **well(train_loss=late, val_loss=late))).evidence[0].code == "optimization_failure"
     broken = {"train_loss": [math.nan], "train_batch_loss": [math.nan], "state": "failed", "stop_reason": None}
-    assert diagnose(record(plain, **broken)).verdicts[0].code == "optimization_failure"
+    assert examine(record(plain, **broken)).evidence[0].code == "optimization_failure"
     for changes in ({"norm": "batch"}, {"activation": "tanh"}, {"init": {"kind": "normal"}}, {"hidden": [16] * 8}):
         other = {"model": {**plain["model"], **changes}}
-        assert diagnose(record(other, **flat)).verdicts[0].code == "dead_units", changes
+        assert examine(record(other, **flat)).evidence[0].code == "dead_units", changes
 
 
 def test_learning_rate_too_low() -> None:
@@ -201,7 +201,7 @@ def test_vanishing_gradients() -> None:
     # a layer of which a few units live weakens the gradient, no more; one that is dead altogether ends it
     for share, first in ((0.96, "vanishing_gradients"), (1.0, "dead_units")):
         idle = {"train_dead_units": [0.3] * 12, "layers_dead_units__body__block_2__activation": [share] * 12}
-        assert diagnose(record(**layers(1e-6, **idle))).verdicts[0].code == first
+        assert examine(record(**layers(1e-6, **idle))).evidence[0].code == first
 
 
 @pytest.mark.parametrize(("name", "rule"), [("dead_units", dead_units), ("saturated_units", saturated_activations)])
