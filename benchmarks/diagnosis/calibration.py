@@ -186,6 +186,6 @@ def plot_reliability(points: Mapping[str, Sequence[tuple[float, bool]]], title: 
             )
     axes.set(xlabel="confidence of the main verdict", ylabel="share that is right", xlim=(0.35, 1.02), ylim=(0, 1.02))
     axes.set_title(title, fontsize=9)
-    axes.legend(loc="lower left", fontsize=8, frameon=False)
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
     figure.savefig(file)
     pyplot.close(figure)
