@@ -124,7 +124,8 @@ def test_a_kill_and_a_pause_give_the_same_findings(place: Place) -> None:
     assert run_one(place)
     assert comparable(findings(place, killed)) == comparable(findings(place, whole))
     assert [attempt.outcome for attempt in place.attempts(killed)] == ["lost", "succeeded"]
-    assert (place.attempts(killed)[1].resumed_from_step or 0) >= 2
+    # variants that are trained as one are kept together: a kill in their midst leaves the base
+    assert (place.attempts(killed)[1].resumed_from_step or 0) >= 1
 
     paused = submit(place.service, place.who, job, None, 6, "paused")[0].id
 

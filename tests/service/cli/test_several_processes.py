@@ -97,6 +97,7 @@ def test_two_processes_tell_the_sum(tmp_path: Path, migrated_sqlite: Path) -> No
         assert [scrape.get("trainkit_http_requests_total", **labels) for scrape in scrapes] == [30] * 4
         assert {scrape.get("trainkit_database_up") for scrape in scrapes} == {1}
         assert not any(name.startswith(("process_", "trainkit_database_pool")) for name, _ in scrapes[0].values)
+        serving = [p for p in psutil.Process(api.pid).children() if listens(p, tmp_path)]
         serving[0].send_signal(signal.SIGKILL)
         serving[0].wait(30)
         while (answer := ask("/metrics")) is None:
