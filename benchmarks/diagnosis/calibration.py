@@ -164,8 +164,8 @@ def reliability_rows(points: Sequence[tuple[float, bool]]) -> list[str]:
     return [f"confidence {mean:.2f}: {right} of {count} right" for mean, right, count in binned(points)]
 
 
-def plot_reliability(points: Mapping[str, Sequence[tuple[float, bool]]], title: str, file: Path) -> None:
-    """Draw for each kind of diagnosis the share that was right against the confidence, with Wilson's 95 % intervals."""
+def plot_reliability(points: Sequence[tuple[float, bool]], title: str, file: Path) -> None:
+    """Draw the share that was right against the confidence, with Wilson's 95 % intervals and the number of each bin."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -173,17 +173,11 @@ def plot_reliability(points: Mapping[str, Sequence[tuple[float, bool]]], title: 
 
     figure, axes = pyplot.subplots(figsize=(5.2, 4.4), dpi=120, layout="constrained")
     axes.plot([0.35, 1], [0.35, 1], color="0.6", linewidth=1, label="confidence = share that is right")
-    for number, (name, group) in enumerate(points.items()):
-        colour = f"C{number}"
-        for place, (mean, right, count) in enumerate(binned(group)):
-            low, high = wilson_interval(right / count, count)
-            share, label = right / count, name if place == 0 else None
-            error = [[share - low], [high - share]]
-            axes.errorbar([mean], [share], error, fmt="os"[number % 2], color=colour, capsize=3, label=label)
-            below = (6, -12 - 10 * number)
-            axes.annotate(
-                f"{right} of {count}", (mean, share), below, textcoords="offset points", fontsize=8, color=colour
-            )
+    for mean, right, count in binned(points):
+        low, high = wilson_interval(right / count, count)
+        share = right / count
+        axes.errorbar([mean], [share], [[share - low], [high - share]], fmt="o", color="C0", capsize=3)
+        axes.annotate(f"{right} of {count}", (mean, share), (6, -12), textcoords="offset points", fontsize=8)
     axes.set(xlabel="confidence of the main verdict", ylabel="share that is right", xlim=(0.35, 1.02), ylim=(0, 1.02))
     axes.set_title(title, fontsize=9)
     axes.legend(loc="upper left", fontsize=8, frameon=False)

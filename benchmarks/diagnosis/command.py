@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text, points = calibrate(cases, None if seconds is None else findings, facts)
         print(text)
         if options.reliability:
-            title = f"seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
-            plot_reliability({"by folds": points}, title, options.reliability)
+            title = f"by folds, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
+            plot_reliability(points, title, options.reliability)
         return
     options.seeds = options.seeds or tuple(range(100))
     if (max(options.seeds) >= FINAL_FROM) != options.final:
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.reliability:
         mode = "passive" if options.investigate is None else "investigated"
         title = f"{mode}, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
-        plot_reliability({mode: main_verdicts(results, mode)}, title, options.reliability)
+        plot_reliability(main_verdicts(results, mode), title, options.reliability)
     if options.json:
         document = {**facts, "results": [result.as_dict() for result in results]}
         options.json.write_text(json.dumps(document, indent=1))

@@ -5,7 +5,9 @@ With z the largest gain in units of its g0, after a standard error is taken off 
 
     odds(fault) = sum of the causes' priors / SOUND * (1 - exp(-(z / 1.5)^2)) / (CHANCE * exp(-z^2 / 2) + 1e-4)
 
-Which one it is.
+Where the standard error of an unusual setting's gain is above ROUGH the factor is at least 1: the runs say nothing.
+
+Which one it is. Causes that one helpful change of an unusual setting repairs are first weighed together (`likeliest`).
 
     P(cause | fault) ~ prior * size of its own gain * (product over the changes of P(what the change did | cause)) ^ TEMPER
 

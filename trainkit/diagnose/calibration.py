@@ -2,7 +2,7 @@
 
     p = 1 / (1 + exp(-(a + b logit(score) - c rival)))
 
-after Platt (1999): `a`, `b` and `c` are fitted on runs that no rule was made from. `python -m benchmarks diagnosis
+after Platt (1999): `a`, `b` and `c` are fitted on runs apart from those of development. `python -m benchmarks diagnosis
 --calibrate` writes them into `calibration_table.py`, with its date and commit.
 """
 

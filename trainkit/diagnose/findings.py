@@ -333,7 +333,7 @@ class _Conclusion:
         least = 2 * SIGNIFICANT if code in self.passive and folds is not None else SIGNIFICANT
         counts = [count for count in self.record.classes.values() if count]
         # below that, recall of one class is bought with that of another
-        unbalanced = code in self.passive or max(counts) >= UNBALANCED * min(counts)
+        unbalanced = code in self.passive or max(counts, default=0) >= UNBALANCED * min(counts, default=1)
         if p_value < least and effect.gain >= MATERIAL_RECALL and unbalanced and not alike:
             confidence = (1.0 if code in self.passive else 0.9) * (1 - p_value)
             evidence = self._evidence(best) | ({} if folds is None else {"over_folds": folds.as_dict()})

@@ -167,8 +167,8 @@ def recommendations(record: Record) -> Iterator[Change]:
             expected,
         )
     if record.facts.kind == "table":
-        why = ("val_accuracy", "up", "becomes available", "this record")
-        yield Change(_classes_patch(record), "Predicts the values as classes.", why)
+        expected = ("val_accuracy", "up", "becomes available", "this record")
+        yield Change(_classes_patch(record), "Predicts the values as classes.", expected)
 
 
 def _classes_patch(record: Record) -> Patch:
@@ -191,7 +191,7 @@ def interventions(record: Record) -> Iterator[Intervention]:
     if not record.classification and _whole_values(record):
         # the same samples are to be validated as for numbers, whose parts are drawn without regard to the target
         patch = {**_classes_patch(record), "split": {"stratify": False}}
-        why = "Predicts the values as classes; their mean, weighted by probability, is nearer to the value."
+        why = "Predicts the values as classes, and as the number their mean, weighted by probability."
         yield Intervention("as_classes", code, patch, "val_r2", why, 0.8)
 
 
