@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Route, expect
 
 from tests.support.dashboard import AXE, IRIS, PAGES, curve, ended, settle, submit, sweep, visit
 from tests.support.stack import Stack, wait_for
@@ -42,11 +42,15 @@ def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -
         ]
         for job in jobs:
             ended(client, job)
-        seen.go("jobs?name=rate-0.0*&sort=name")
-        page.get_by_role("link", name="rate-0.01").wait_for()
         names = page.locator("tbody td.name a")
-        wait_for(lambda: names.all_inner_texts() == ["rate-0.001", "rate-0.01"], seconds=60, what="the filtered list")
-        page.get_by_label("Select all").check()
+
+        def filtered_to(*expected: str) -> None:
+            wait_for(lambda: names.all_inner_texts() == [*expected], seconds=60, what="the filtered list")
+
+        select_all = page.get_by_label("Select all")
+        seen.go("jobs?name=rate-0.0*&sort=name")
+        filtered_to("rate-0.001", "rate-0.01")
+        select_all.check()
         page.get_by_role("link", name="Compare").click()
         fields = page.get_by_role("table", name="Fields of the specs that differ")
         fields.get_by_text("optimizer.lr").wait_for()
@@ -56,8 +60,13 @@ def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -
         shown = page.get_by_role("table", name="Best values; differences from the baseline")
         assert f"{best[0]:.4g}"[:5] in shown.inner_text()
         assert page.locator("svg circle").count() == 2
+        held: list[Route] = []
+        page.route("**/v1/jobs/stream?*", lambda route: held.append(route), times=1)
         seen.go("jobs?name=rate-0.0*")
-        page.get_by_label("Select all").check()
+        expect(select_all).to_be_disabled()  # a click would select nothing before the rows have come
+        held[0].continue_()
+        filtered_to("rate-0.01", "rate-0.001")
+        select_all.check()
         page.get_by_role("button", name="Label").click()
         page.get_by_role("dialog").get_by_label("Label").fill("team=vision")
         page.get_by_role("dialog").get_by_role("button", name="Label").click()

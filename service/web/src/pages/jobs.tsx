@@ -192,6 +192,7 @@ export function JobsPage({ route, mayWrite }: Props) {
                 <input
                   type="checkbox"
                   aria-label="Select all"
+                  disabled={list.length === 0} // there is nothing to select before the first rows have come
                   checked={marked.length > 0 && marked.length === list.length}
                   onChange={(event) => setSelected(new Set(event.currentTarget.checked ? list.map((row) => row.id) : []))}
                 />
