@@ -14,6 +14,7 @@ from benchmarks.diagnosis.case import Case
 from benchmarks.diagnosis.effects import measured_effect
 from benchmarks.diagnosis.examination import Examination, InvestigationFile, Truth, examination
 from benchmarks.diagnosis.trial import data_of, trial
+from trainkit.diagnose.combined import combined
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.verdicts import Code
 from trainkit.spec.patch import merge_patch
@@ -139,7 +140,7 @@ def investigated(
     began = time.perf_counter()
     findings = investigation_of(case, examined, seconds, file)
     taken = time.perf_counter() - began
-    found = combined(diagnose(examined.run).as_dict(), findings)
+    found = combined(examined.run, findings)
     return _opinion(case, found, examined.effective, recommend, taken)
 
 
@@ -155,21 +156,6 @@ def investigation_of(case: Case, examined: Examination, seconds: float, file: In
     file.keep(found.state)
     findings: dict[str, Any] = found.findings.as_dict()
     return findings
-
-
-def combined(found: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a diagnosis as the service shows it after an investigation: what was measured before what the record says.
-
-    A verdict of the record gives way to a measured one of its code, and to any where it is quiet; one that the runs
-    contradict is left out. What was tried is recommended only where it helped.
-    """
-    measured, harmful = findings["verdicts"], [one["patch"] for one in findings["harmful"]]
-    dropped = {one["code"] for one in measured} | {*findings["refuted"]} | ({*QUIET} if measured else set())
-    verdicts = [*measured, *(one for one in found["verdicts"] if one["code"] not in dropped)]
-    shown = {one["code"] for one in verdicts}
-    others = [one for one in found["recommendations"] if one["code"] in shown and one["patch"] not in harmful]
-    recommendations = [*findings["recommendations"], *others]
-    return {"verdicts": verdicts, "recommendations": recommendations, "suspects": findings["suspects"]}
 
 
 def _opinion(

@@ -19,15 +19,14 @@ from service.jobs.tables import Job
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.series import SeriesQuery, read_series
 from service.metrics.service import finite
-from trainkit.diagnose.diagnosis import RULESET_VERSION, diagnose
+from trainkit.diagnose.combined import combined
+from trainkit.diagnose.diagnosis import RULESET_VERSION
 from trainkit.diagnose.recommendations import RecommendedSpec
 from trainkit.diagnose.record import Record, Series
 from trainkit.spec.investigation import variant_file
 from trainkit.spec.metrics import DIRECTIONS
 
 Columns = Mapping[str, NDArray[Any]]
-UNSURE = frozenset({"healthy", "inconclusive"})
-"""Verdicts of a record that say less than any measured one."""
 MAX_POINTS = 1000
 BASE = "base"
 LOWER_IS_BETTER = frozenset(name for name, direction in DIRECTIONS.items() if direction == "min")
@@ -97,48 +96,30 @@ def _shown(investigation: Job) -> dict[str, Any]:
 
 
 def combine(source: DiagnosisSource, root_path: str = "") -> dict[str, Any]:
-    """Return the diagnosis as plain data: measured verdicts and recommendations first.
-
-    A verdict of the record gives way to a measured one of the same code, and to any measured one where it is `healthy` or
-    `inconclusive`; one that the runs contradict is left out. What was tried is recommended only where it helped.
-    """
-    passive: dict[str, Any] = {"verdicts": [], "recommendations": [], "suspects": []}
-    if source.record is not None:
-        passive |= finite(diagnose(source.record).as_dict())
+    """Return `trainkit.diagnose.combined` with the addresses of plots and weights, and the state of the investigation."""
     found: Mapping[str, Any] = source.findings or {}
-    measured, harmful = (
-        list(found.get("verdicts", ())),
-        [_measured(source, one, root_path) for one in _of(found, "harmful")],
-    )
-    dropped = {verdict["code"] for verdict in measured} | set(_of(found, "refuted"))
-    if measured:
-        dropped |= UNSURE
-    verdicts = [{**verdict, "source": "investigation"} for verdict in measured]
-    verdicts += [{**one, "source": "record"} for one in passive["verdicts"] if one["code"] not in dropped]
-    for index, verdict in enumerate(verdicts):
-        verdict["plot"] = f"{root_path}/v1/jobs/{source.job_id}/diagnosis/{index}.png"
+    shown = finite(combined(source.record, source.findings))
+    verdicts = [
+        {**verdict, "plot": f"{root_path}/v1/jobs/{source.job_id}/diagnosis/{index}.png"}
+        for index, verdict in enumerate(shown["verdicts"])
+    ]
     recommendations = [
-        {
+        one
+        if one["measured"] is None
+        else {
             **_measured(source, one, root_path),
             "expected": _expected(one["measured"]),
             # a change that helped beside the one that tells the cause answers the main verdict, too
             "code": one.get("code") or verdicts[0]["code"],
         }
-        for one in _of(found, "recommendations")
-    ]
-    known = [one["patch"] for one in (*recommendations, *harmful)]
-    shown = {verdict["code"] for verdict in verdicts}
-    recommendations += [
-        {**one, "measured": None}
-        for one in passive["recommendations"]
-        if one["patch"] not in known and one["code"] in shown
+        for one in shown["recommendations"]
     ]
     return {
         "final": source.final,
         "verdicts": verdicts,
         "recommendations": recommendations,
-        "suspects": list(found["suspects"]) if "suspects" in found else passive["suspects"],
-        "harmful": harmful,
+        "suspects": shown["suspects"],
+        "harmful": [_measured(source, one, root_path) for one in _of(found, "harmful")],
         "investigation": source.investigation
         and {
             **source.investigation,

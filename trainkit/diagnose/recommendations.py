@@ -39,8 +39,10 @@ class RecommendedSpec:
         return {"patch": self.patch, "spec": self.spec, "why": self.why, "expected": self.expected, "code": self.code}
 
 
-def recommend(record: Record, verdicts: Sequence[Verdict]) -> list[RecommendedSpec]:
-    """Return up to 6 recommendations, at most 3 for a verdict, in the order of the verdicts.
+def recommend(
+    record: Record, verdicts: Sequence[Verdict], tried: Sequence[Mapping[str, Any]] = ()
+) -> list[RecommendedSpec]:
+    """Return up to 6 recommendations, at most 3 for a verdict, in the order of the verdicts; none of the patches `tried`.
 
     A verdict that another one explains gets none: its cause must be removed first.
     """
@@ -53,7 +55,8 @@ def recommend(record: Record, verdicts: Sequence[Verdict]) -> list[RecommendedSp
         for change in CAUSES[verdict.code].recommendations(record):
             patch = _with_whole_split(document, change.patch, record)
             spec = _valid_spec(document, patch, record)
-            if spec is None or count == MAX_PER_VERDICT or any(one.patch == patch for one in chosen):
+            known = change.patch in tried or any(one.patch == patch for one in chosen)
+            if spec is None or count == MAX_PER_VERDICT or known:
                 continue
             expected = dict(zip(("metric", "direction", "size", "source"), change.expected, strict=True))
             chosen.append(RecommendedSpec(patch, spec, change.why, expected, verdict.code))
