@@ -56,7 +56,7 @@ SUSPECTED = 0.25
 """Prior from which on a cause was suspected before the experiment."""
 SOUND = 0.5
 """Weight of `none` before the experiments, beside the causes' of `InvestigationHistory.priors`."""
-ROUGH = 0.15
+ROUGH = 0.07
 """Standard error of the gain of skill by an unusual setting made usual, from which on it says nothing."""
 CHANCE = 0.4
 """Probability that one of the changes gains something in a sound run."""
@@ -85,7 +85,8 @@ def attribute(history: InvestigationHistory) -> Attribution:
     causes = {code for one in tested for code in one.change.targeted if code not in DATA_CAUSES}
     if not causes:
         return Attribution({"none": 1.0}, "none", None)
-    largest = max([*(one.skill.gain - one.skill.se for one in tested), MATERIAL])
+    least = min(MATERIAL, *(one.change.material_gain for one in tested))
+    largest = max([*(one.skill.gain - one.skill.se for one in tested), least])
     outcomes = {one.change.name: _outcome(one, largest) for one in tested}
     weights = {code: _weight(code, tested, outcomes, history.priors.get(code, 0.0)) for code in causes}
     top = max(weights.values())
@@ -144,19 +145,24 @@ def _size(excess: float) -> float:
 def best_of(code: Code, tested: list[Tested], prior: float) -> Tested | None:
     """The change of a cause that helped most, by the lower end of its interval; None where none helped.
 
-    A change for a cause that was suspected before the experiment is a planned comparison: its own interval decides.
-    For the others the p-value that is corrected for the number of changes does.
+    A change for a cause that was suspected before the experiment is a planned comparison: its own interval decides, of an
+    unusual setting made usual in one direction. For the others the p-value that is corrected for the number of changes
+    does.
     """
-    planned = prior >= SUSPECTED
-    helped = [one for one in tested if code in one.change.causes and (one.helped or (planned and one.helped_by_itself))]
+
+    def may_win(one: Tested) -> bool:
+        by_itself = one.probably_helped if one.change.undoes else one.helped_by_itself
+        return one.helped or (prior >= SUSPECTED and by_itself)
+
+    helped = [one for one in tested if code in one.change.causes and may_win(one)]
     aimed = [one for one in helped if code in one.change.targeted]
     return max(aimed or helped, key=lambda one: (one.skill.low, one.change.name), default=None)
 
 
 def _outcome(one: Tested, largest: float) -> tuple[float, float, float]:
     """Probabilities that the change gained most, a part or nothing of the largest gain, by its interval."""
-    spread = math.hypot(one.skill.se, 0.1 * largest, MATERIAL / 4)
-    none = _normal((max(0.25 * largest, MATERIAL) - one.skill.gain) / spread)
+    spread = math.hypot(one.skill.se, 0.1 * largest, min(MATERIAL, one.change.material_gain) / 4)
+    none = _normal((max(0.25 * largest, min(MATERIAL, one.change.material_gain)) - one.skill.gain) / spread)
     most = min(1 - none, _normal((one.skill.gain - 0.7 * largest) / spread))
     return most, max(0.0, 1 - none - most), none
 

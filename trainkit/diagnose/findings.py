@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainkit.diagnose.attribution import Attribution, Key, attribute
 from trainkit.diagnose.calibration import OF_INVESTIGATIONS
-from trainkit.diagnose.causes import EXPLAINS
+from trainkit.diagnose.causes import CAUSES, EXPLAINS
 from trainkit.diagnose.causes.class_imbalance import UNBALANCED
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
+from trainkit.diagnose.causes.overfitting import LARGE_RISE
 from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
 from trainkit.diagnose.estimates import Z95
 from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE
 from trainkit.diagnose.investigation_history import (
-    BASE,
     DATA_CAUSES,
+    FOLDS,
     MATERIAL,
     MATERIAL_RECALL,
     OTHER_SPLIT,
     SIGNIFICANT,
     STANDARD,
+    WIDE,
     WITHOUT_COPIES,
     InvestigationBudget,
     InvestigationHistory,
@@ -31,17 +33,13 @@ from trainkit.diagnose.investigation_history import (
     VariantResult,
 )
 from trainkit.diagnose.label_votes import LabelVotes, count_votes
-from trainkit.diagnose.paired import PairedEffect
+from trainkit.diagnose.measured_change import MeasuredChange, Measurement
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.spec_changes import Patch
-from trainkit.diagnose.variant_metrics import gap_to_test, interval_width, rise_after_best, standard_error
-from trainkit.diagnose.verdicts import Code, Verdict
-from trainkit.spec.patch import merge_patch
+from trainkit.diagnose.variant_metrics import gap_to_test, rise_after_best, standard_error
+from trainkit.diagnose.verdicts import Code, Verdict, graded_confidence
 
 MATERIAL_ABSOLUTE = 0.03
 """Share of the mean absolute error from which on a loss that outliers do not decide repairs a run."""
-LARGE_RISE = 0.2
-"""Rise of the validation loss behind its least value, over that of a constant prediction, that is overfitting anyway."""
 LEAST_CONFIDENCE = 0.5
 """A cause that the experiments leave less likely than this is a suspect, and no verdict."""
 POSSIBLE = 0.05
@@ -54,6 +52,8 @@ UNCONFIRMED = 0.75
 """Of the confidence of the record's main verdict where its changes did not help, and the runs do not exclude it."""
 RIVAL = 0.2
 """Probability from which on another cause that the same change repairs is a suspect."""
+RISE_ALONE = 0.9
+"""Of the record's confidence in overfitting that it only suspected beside wrong labels, which the votes do not show."""
 SURE = 0.8
 """Probability of wrong labels from which on votes alone are enough."""
 MASKED = 0.75
@@ -62,29 +62,11 @@ SUSPECTED = 0.1
 """Weight before the runs from which on a change that may have helped leaves a suspect."""
 LEAST_HEALTHY = 0.7
 """Probability that no change helped beyond chance from which on a run is healthy."""
-WIDE = 0.15
-"""Skill: a change whose interval reaches this far may be a repair that these samples cannot show."""
+WORTH_A_WORD = 0.25
+"""Suspicion of too few validation samples from which on a run is not healthy: no run settles it."""
+FOLDED_GAP = 0.15
+"""Recall of small classes below that of the others, over folds, from which on their size is to blame."""
 MOST_RECOMMENDATIONS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredChange:
-    """A change that was tried: its patch, the whole changed spec, and its measured effect.
-
-    measured: `{metric, before, after, gain, low, high, p_value, samples, variant, artifact, confirmed}`; the interval is
-    the 95 % one of the paired gain, of the runs with another seed where there are such (`confirmed`), and `artifact` the
-    folder of the trained weights.
-    """
-
-    patch: Patch
-    spec: dict[str, Any]
-    why: str
-    code: Code | None
-    measured: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +111,7 @@ class _Conclusion:
     """The steps from results to findings."""
 
     def __init__(self, history: InvestigationHistory) -> None:
-        self.history, self.record = history, history.record
+        self.history, self.record, self.measure = history, history.record, Measurement(history)
         passive = diagnose(history.record)
         self.passive = {v.code: v for v in passive.verdicts if v.code not in ("healthy", "inconclusive")}
         self.only_suspected: set[Code] = set()
@@ -139,11 +121,7 @@ class _Conclusion:
                 evidence: dict[str, Any] = {"explained_by": [], "series": SERIES}
                 self.only_suspected.add(suspect.code)
                 self.passive[suspect.code] = Verdict(suspect.code, suspect.suspicion, None, suspect.why, evidence)
-        self.passive_suspects = {
-            one.code: one.suspicion
-            for one in passive.suspects
-            if one.suspicion >= LEAST_CONFIDENCE and one.code not in self.passive
-        }
+        self.passive_suspicions = {one.code: one.suspicion for one in passive.suspects if one.code not in self.passive}
         self.attribution: Attribution = attribute(history)
         self.verdicts: list[Verdict] = []
         self.recommended: list[tuple[Code, MeasuredChange]] = []
@@ -164,11 +142,14 @@ class _Conclusion:
         verdicts = order_by_cause(self.verdicts) if self.verdicts else [self._nothing_found()]
         if verdicts[0].code == "inconclusive":
             self._unsettled()
+            likeliest = max((one["suspicion"] for one in self.suspects.values()), default=None)
+            verdicts = [replace(verdicts[0], confidence=verdicts[0].confidence if likeliest is None else likeliest)]
         verdicts = [_calibrated(one) for one in verdicts]
         order = [verdict.code for verdict in verdicts]
         chosen = sorted(self.recommended, key=lambda one: order.index(one[0]) if one[0] in order else len(order))
         recommendations = [change for _, change in chosen]
-        recommendations += [one for one in self._also_helped() if one.patch not in [r.patch for r in recommendations]]
+        helped = self._also_helped(probably=order[0] != "healthy")
+        recommendations += [one for one in helped if one.patch not in [r.patch for r in recommendations]]
         return InvestigationFindings(
             verdicts,
             recommendations[:MOST_RECOMMENDATIONS],
@@ -201,10 +182,15 @@ class _Conclusion:
         if confirmed is None:
             kept = 0.95
         else:
-            kept = 0.5 if confirmed.gain < 0.3 * winner.skill.gain else 1.0  # another seed does not show it
-        confidence = kept * self.attribution.posterior[code]
-        # a change that helped for certain repairs the run whichever of its causes is the right one
-        sure = kept * (1 - self.attribution.posterior["none"]) if winner.helped else confidence
+            # other seeds, or other samples, do not show it
+            kept = 0.5 if confirmed.gain < 0.3 * winner.skill_of_samples.gain else 1.0
+        posterior = self.attribution.posterior
+        confidence = kept * posterior[code]
+        # a change that helped repairs the run whichever of its causes is the right one
+        of_change = sum(posterior.get(one, 0.0) for one in winner.change.targeted | {code})
+        sure = kept * (
+            1 - posterior["none"] if winner.helped else of_change if winner.change.undoes else posterior[code]
+        )
         if sure < LEAST_CONFIDENCE:
             self._suspect(code, confidence, f"{winner.change.name} helped, which may be chance")
             return
@@ -228,7 +214,7 @@ class _Conclusion:
                 "series": SERIES,
             }
             self.verdicts.append(Verdict(second, round(min(confidence, 0.9), 3), None, words, evidence))
-            self.recommended.insert(0, (code, self._measured_combination(result, code)))
+            self.recommended.insert(0, (code, self.measure.combination(result, code)))
 
     def _pairs(self, winner: Tested) -> Iterator[tuple[str, TriedChange]]:
         """Combinations of the winner with another change that are better than the winner beyond noise; the best one."""
@@ -276,7 +262,7 @@ class _Conclusion:
             self.verdicts.append(Verdict(code, 0.8, None, words, evidence))
         if needed:
             code = self.verdicts[-1].code
-            self.recommended.append((code, self._measured_combination(whole, code)))
+            self.recommended.append((code, self.measure.combination(whole, code)))
 
     def _masked_pair(self) -> None:
         """No single change helped, but two of them together did: each fault hid the repair of the other."""
@@ -305,7 +291,7 @@ class _Conclusion:
             evidence = {"variant": best.variant.name, "beside": other.name, **effect.as_dict(), "series": SERIES}
             self.verdicts.append(Verdict(code, MASKED, None, words, evidence))
         code = self.verdicts[-1].code
-        self.recommended.append((code, self._measured_combination(best, code)))
+        self.recommended.append((code, self.measure.combination(best, code)))
 
     # Causes in the data
 
@@ -323,31 +309,44 @@ class _Conclusion:
             and result.variant.kind == "change"
             and not set(result.variant.changes) & (names | set(OTHER_SPLIT))
         ]
-        folds = self.history.over_folds(best.change.measure, best.change.name)
-        effect, p_value = (best.effect, best.measure_p_value) if folds is None else (folds, folds.p_value)
+        effect, folds = best.effect, self.history.in_folds(best.before, best.after, best.change.measure)
+        p_value = effect.p_value if folds else best.measure_p_value
         # a better trained model finds the small classes without weights
         by_others = max(others, default=0.0) - best.before.scores.value("val_recall") if best.before.scores else 0.0
         # ... of which one part with a few of their samples says nothing, where nothing else is wrong
-        alike = by_others >= 0.7 * best.effect.gain and (folds is None or bool(self.verdicts))
+        alike = by_others >= 0.7 * effect.gain and (not folds or bool(self.verdicts))
         # what the record shows is a planned comparison in one direction
-        least = 2 * SIGNIFICANT if code in self.passive and folds is not None else SIGNIFICANT
+        least = 2 * SIGNIFICANT if code in self.passive and folds else SIGNIFICANT
         counts = [count for count in self.record.classes.values() if count]
         # below that, recall of one class is bought with that of another
         unbalanced = code in self.passive or max(counts, default=0) >= UNBALANCED * min(counts, default=1)
         if p_value < least and effect.gain >= MATERIAL_RECALL and unbalanced and not alike:
             confidence = (1.0 if code in self.passive else 0.9) * (1 - p_value)
-            evidence = self._evidence(best) | ({} if folds is None else {"over_folds": folds.as_dict()})
-            self._add(code, confidence, best.change, self._words(best), evidence)
-        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL and not self._is_unlearnt(folds):
+            self._add(code, confidence, best.change, self._words(best), self._evidence(best))
+        elif (gap := self._recall_gap_shown()) is not None and not self.verdicts:
+            low, high, error = gap
+            words = (
+                f"Over folds the small classes together have a recall of {low:.2g}, the others {high:.2g}. Weights do not "
+                "mend it beyond noise: more of their samples would."
+            )
+            evidence = {"recall_of_small": low, "recall_of_others": high, "noise": 2 * error, "series": ["val_recall"]}
+            confidence = graded_confidence(high - low, FOLDED_GAP, 0.5, 0.65)
+            self.verdicts.append(Verdict(code, round(confidence, 3), self._since(code), words, evidence))
+        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL and not self._is_unlearnt(bool(folds)):
             self.refuted.append(code)
         elif code in self.passive:
             self._keep_passive(code, 0.8, best.change)
         elif self.history.priors.get(code, 0.0) >= SUSPECTED and effect.gain >= MATERIAL_RECALL and not alike:
             self._suspect(code, 0.5, f"{best.change.name} gained {effect.gain:.2g} of recall, which may be chance")
 
-    def _is_unlearnt(self, folds: PairedEffect | None) -> bool:
+    def _recall_gap_shown(self) -> tuple[float, float, float] | None:
+        """The recalls of small classes and of others over folds, where they differ materially and beyond noise."""
+        gap = self.history.recall_gap
+        return gap if gap is not None and gap[1] - gap[0] > max(FOLDED_GAP, 2 * gap[2]) else None
+
+    def _is_unlearnt(self, on_folds: bool) -> bool:
         """Whether balancing could not show anything: a class is never predicted, or too few of its samples are held out."""
-        return self.history.unlearnt_class or (folds is None and self.history.few_of_a_class)
+        return self.history.unlearnt_class or (not on_folds and self.history.few_of_a_class)
 
     def _outliers(self) -> None:
         """Squared errors of numbers with outliers: judged by absolute errors, since outliers decide the squared ones."""
@@ -402,9 +401,6 @@ class _Conclusion:
             self.verdicts.append(
                 Verdict(code, round(probability, 3), None, words, {**votes.as_dict(), "series": SERIES})
             )
-            regularised = self.history.tested.get("regularisation")
-            if regularised is not None and regularised.effect.low > 0:
-                self.recommended.append((code, self._measured(regularised, code)))
         elif code in self.passive and probability < 0.2:
             self.refuted.append(code)
         elif code in self.passive:
@@ -418,16 +414,22 @@ class _Conclusion:
         """Of the folds; without them of the best run's validation samples."""
         if not self.record.classification:
             return None
-        folds = [r.scores for r in self.history.results if r.variant.kind == "votes" and r.scores is not None]
-        if folds:
-            return count_votes(folds)
         best = self.history.best
-        return None if best is None or best.scores is None else count_votes([best.scores])
+        if best is None or best.scores is None:
+            return None
+        folds = {one.variant.name: self.history.fold_scores(one) for one in self.history.by_skill}
+        known = [
+            [scores[fold] for fold in range(FOLDS)] for scores in folds.values() if {*range(FOLDS)} <= scores.keys()
+        ]
+        return count_votes(known[0] if known else [best.scores])
 
     def _overfitting(self) -> None:
         """What training shows in its curves: the best weights are kept, so the kept ones may hide it."""
         code: Code = "overfitting"
-        if code not in self.passive or any(v.code == code for v in self.verdicts):
+        if code not in self.passive:
+            self._rise_alone()
+            return
+        if any(v.code == code for v in self.verdicts):
             return
         base = self.history.base
         rises = {
@@ -452,6 +454,14 @@ class _Conclusion:
         if found is not None:
             found.evidence["rise_after_best"] = {"before": before, "after": known[name], "variant": name}
 
+    def _rise_alone(self) -> None:
+        """A large rise that the record alone could not tell from wrong labels: the votes have not shown any."""
+        shown = CAUSES["overfitting"].evidence(self.record)
+        if self.verdicts or shown is None or shown.confidence < NAMED:
+            return
+        confidence = round(RISE_ALONE * shown.confidence, 3)
+        self.verdicts.append(replace(shown, confidence=confidence, evidence={**shown.evidence, "source": "record"}))
+
     def _of_parts(self) -> None:
         """Causes in how the parts were cut: copies, shipped parts, a validation part that is too small."""
         if "leakage" in self.passive:
@@ -475,6 +485,9 @@ class _Conclusion:
                 self._suspect("validation_too_small", self.passive["validation_too_small"].confidence, "see the record")
             else:
                 self._keep_passive("validation_too_small", 1.0, split)
+
+        elif (suspicion := self.passive_suspicions.get("validation_too_small", 0.0)) >= WORTH_A_WORD:
+            self._suspect("validation_too_small", suspicion, "see the record")
 
     def _gap_closes(self) -> bool | None:
         """Whether a random cut makes the parts alike where the shipped ones are not; None: not tried, or not clear.
@@ -529,7 +542,9 @@ class _Conclusion:
         if not self.verdicts and main is not None and self.passive[main].confidence >= NAMED:
             del self.suspects[main]
             self._keep_passive(main, UNCONFIRMED)
-        for code, suspicion in self.passive_suspects.items():
+        for code, suspicion in self.passive_suspicions.items():
+            if suspicion < LEAST_CONFIDENCE:
+                continue
             tested = [one for one in self.history.tested.values() if code in one.change.targeted]
             if self.verdicts or not tested:
                 continue
@@ -614,7 +629,7 @@ class _Conclusion:
 
     def _add(self, code: Code, confidence: float, change: TriedChange, words: str, evidence: dict[str, Any]) -> None:
         self.verdicts.append(Verdict(code, round(min(confidence, 0.995), 3), self._since(code), words, evidence))
-        self.recommended.append((code, self._measured(self.history.tested[change.name], code)))
+        self.recommended.append((code, self.measure.change(self.history.tested[change.name], code)))
 
     def _keep_passive(self, code: Code, factor: float, change: TriedChange | None = None, most: float = 0.98) -> None:
         verdict = self.passive[code]
@@ -626,7 +641,7 @@ class _Conclusion:
             Verdict(code, confidence, verdict.since_epoch, verdict.message, {**verdict.evidence, "source": "record"})
         )
         if change is not None and change.name in self.history.tested:
-            self.recommended.append((code, self._measured(self.history.tested[change.name], code)))
+            self.recommended.append((code, self.measure.change(self.history.tested[change.name], code)))
 
     def _suspect(self, code: Code, suspicion: float, why: str) -> None:
         settled_by = [change.name for change in self.history.changes if code in change.targeted]
@@ -649,10 +664,7 @@ class _Conclusion:
         )
 
     def _values(self, tested: Tested) -> tuple[float, float]:
-        one, other = (self.history.scores_of(result) for result in (tested.before, tested.after))
-        assert one is not None
-        assert other is not None
-        return one.value(tested.change.measure), other.value(tested.change.measure)
+        return self.history.values(tested, tested.change.measure)
 
     def _evidence(self, tested: Tested) -> dict[str, Any]:
         before, after = self._values(tested)
@@ -673,72 +685,21 @@ class _Conclusion:
             "series": SERIES,
         }
 
-    def _measured(self, tested: Tested, code: Code | None) -> MeasuredChange:
-        change = tested.change
-        measured = self._compared(change.measure, tested.before, tested.after, tested.effect)
-        if change.name in OTHER_SPLIT:
-            measured = self._of_another_split(change, tested)
-        elif (runs := self.history.confirmation(change.name)) is not None:
-            effect = self.history.confirmed(change.name, change.measure)
-            if effect is not None:
-                measured = {**self._compared(change.measure, *runs, effect), "confirmed": True}
-        # the weights to go on from are those of the submitted seed
-        measured |= {"variant": tested.after.variant.name, "artifact": tested.after.artifact}
-        return self._change(change.patch, change.why, code, measured)
+    def _also_helped(self, *, probably: bool) -> list[MeasuredChange]:
+        """Changes for no verdict that gained beyond noise, the surest first; a tenth of the largest gain is too little.
 
-    def _measured_combination(self, result: VariantResult, code: Code) -> MeasuredChange:
-        effect = self.history.combination_effect(result.variant.name.split("@")[0], BASE)
-        base = self.history.base
-        assert effect is not None
-        assert base is not None
-        measured = self._compared("skill", base, result, effect)
-        return self._change(result.variant.patch, result.variant.why, code, measured)
-
-    def _compared(
-        self, metric: str, before: VariantResult, after: VariantResult, effect: PairedEffect
-    ) -> dict[str, Any]:
-        one, other = self.history.scores_of(before), self.history.scores_of(after)
-        return {
-            "metric": metric,
-            "before": None if before.scores is None or one is None else one.value(metric),
-            "after": None if other is None else other.value(metric),
-            "gain": effect.gain,
-            "low": effect.low,
-            "high": effect.high,
-            "p_value": effect.p_value,
-            "samples": effect.samples,
-            "variant": after.variant.name,
-            "artifact": after.artifact,
-            "confirmed": False,
-        }
-
-    def _of_another_split(self, change: TriedChange, tested: Tested) -> dict[str, Any]:
-        """What cannot be paired: the half-width of the metric's 95 % interval, or the gap of test and validation."""
-        values: list[float | None]
-        if change.name == "larger_validation":
-            metric, values = "half-width of the interval", [interval_width(r) for r in (tested.before, tested.after)]
-        else:
-            metric = "difference of test and validation"
-            values = [
-                None if (gap := gap_to_test(r, self.record.parts)) is None else gap[0]
-                for r in (tested.before, tested.after)
-            ]
-        gain = None if values[0] is None or values[1] is None else values[0] - values[1]
-        unknown = dict.fromkeys(("low", "high", "p_value", "samples"))
-        return {"metric": metric, "before": values[0], "after": values[1], "gain": gain, **unknown, "confirmed": False}
-
-    def _change(self, patch: Patch, why: str, code: Code | None, measured: Mapping[str, Any]) -> MeasuredChange:
-        return MeasuredChange(patch, dict(merge_patch(self.history.document, patch)), why, code, dict(measured))
-
-    def _also_helped(self) -> list[MeasuredChange]:
-        """Changes for no verdict that gained beyond noise, the surest first; a tenth of the largest gain is too little."""
+        `probably`: also those that gained by their own interval, which one of many changes may do by chance.
+        """
         least = max([MATERIAL / 2, *(one.skill.gain / 10 for one in self.history.tested.values())])
         helped = [
             one
             for one in self.history.tested.values()
-            if one.p_value < SIGNIFICANT and one.skill.gain >= least and one.effect.low > 0
+            if (one.p_value < SIGNIFICANT or (probably and one.skill.low > 0))
+            and one.skill.gain >= least
+            and one.effect.low > 0
         ]
-        return [self._measured(one, None) for one in sorted(helped, key=lambda one: (-one.skill.low, one.change.name))]
+        surest = sorted(helped, key=lambda one: (one.p_value >= SIGNIFICANT, -one.skill.low, one.change.name))
+        return [self.measure.change(one, None) for one in surest]
 
     def _harmful(self) -> Iterator[MeasuredChange]:
         for one in self.history.tested.values():
@@ -748,7 +709,7 @@ class _Conclusion:
                 and one.effect.high < 0
                 and not set(one.change.causes) & {"leakage"}
             ):
-                yield self._measured(one, None)
+                yield self.measure.change(one, None)
 
     def _tried(self) -> Iterator[dict[str, Any]]:
         for name, one in self.history.tested.items():

@@ -13,16 +13,18 @@ Stages, each only as far as the budget goes:
 4. folds: balancing, where the small classes have too few validation samples to tell: base and change on three folds.
 5. repetitions: the best changes with another seed, since seeds matter in some runs, and the best of many is flattered by
    chance.
-6. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
+6. votes: models of three folds say of each training label what they expected in its place.
+7. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
    usual at once, and then each of them left out, or pairs of the likeliest changes.
-7. votes: models of three folds say of each training label what they expected in its place.
-8. more seeds: while it is open which cause it is, or whether there is one, and seeds matter.
+8. more folds: base and the best changes on three folds, and on three others, while it is open which cause it is, or
+   whether there is one. All samples but the test part validate then, and each fold has a seed of its own.
+9. more seeds: the same where samples cannot be cut into folds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -35,9 +37,10 @@ from trainkit.diagnose.investigation_history import (
     MATERIAL_RECALL,
     MOST_SEEDS,
     OTHER_SPLIT,
+    ROUNDS,
     SIGNIFICANT,
     STANDARD,
-    USUAL_GAIN,
+    WIDE,
     WITH_COPIES,
     WITHOUT_COPIES,
     InvestigationBudget,
@@ -81,6 +84,10 @@ DECIDED, LIKELY = 0.9, 0.1
 """Probability of a cause, or of none, from which on more seeds are not needed; and from which on a cause is in question."""
 UNSTABLE = 0.03
 """Standard deviation of the skill between seeds from which on suspected changes are tried with more of them."""
+LEAST_TO_VOTE = 0.15
+"""Skill from which on a model's votes on labels say something."""
+PROMISING_Z = 1.0
+"""Gain over its standard error from which on folds may show that a change helps."""
 LEAST_SUSPECTED = 0.1
 """Weight of `class_imbalance` from which on folds are worth their runs."""
 
@@ -118,8 +125,9 @@ class _Plan(InvestigationHistory):
             self._control,
             self._folds,
             self._repetitions,
-            self._combinations,
             self._votes,
+            self._combinations,
+            self._more_folds,
             self._more_seeds,
         )
         for stage in stages:
@@ -229,7 +237,7 @@ class _Plan(InvestigationHistory):
 
     def _folds(self) -> list[Variant]:
         """Balancing on folds: together these validate all samples of the small classes, where one part has a few."""
-        best, share = self.best_balancing, self.working_share
+        best = self.best_balancing
         if (
             best is None
             or self.priors.get("class_imbalance", 0.0) < LEAST_SUSPECTED
@@ -238,17 +246,34 @@ class _Plan(InvestigationHistory):
         ):
             return []
         why = "The samples of the small classes are validated by folds: one validation part has too few of them."
+        changes = {BASE: {}, best.change.name: best.change.patch}
+        return self._on_folds(changes, range(FOLDS), why, "class_imbalance", "val_recall")
+
+    def _on_folds(
+        self,
+        patches: Mapping[str, Patch],
+        folds: Iterable[int],
+        why: str,
+        cause: Code | None = None,
+        measure: str = "skill",
+    ) -> list[Variant]:
+        """Each variant on each fold; empty where the samples cannot be cut so."""
+        share, split, seed = self.working_share, self.record.spec.split, self.record.spec.train.seed
         variants = []
-        for fold in range(FOLDS):
-            for name, patch in ((BASE, {}), (best.change.name, best.change.patch)):
-                cut = _merged(patch, {"split": {"folds": FOLDS, "fold": fold}})
-                if self._changed(cut) is None:
+        for fold in folds:
+            cut: Patch = {"folds": FOLDS, "fold": fold % FOLDS}
+            if fold >= FOLDS:
+                cut["resample_seed"] = (
+                    split.seed if split.resample_seed is None else split.resample_seed
+                ) + fold // FOLDS
+            other: Patch = {"split": cut, **({"train": {"seed": (seed + fold) % 2**31}} if fold else {})}
+            for name, patch in patches.items():
+                changed = _merged(patch, other)
+                if self._changed(changed) is None:
                     return []
-                label, document = at_share(fold_name(name, fold), share), self._document(cut, share)
-                changes = () if name == BASE else (name,)
-                variants.append(
-                    Variant(label, document, "folds", cut, "class_imbalance", "val_recall", share, changes, why)
-                )
+                label, document = at_share(fold_name(name, fold), share), self._document(changed, share)
+                changes = () if name == BASE else tuple(name.split("+"))
+                variants.append(Variant(label, document, "folds", changed, cause, measure, share, changes, why))
         return variants
 
     def _combinations(self) -> list[Variant]:
@@ -303,7 +328,7 @@ class _Plan(InvestigationHistory):
 
     def _is_promising_beside(self, change: TriedChange) -> bool:
         tested = self.tested.get(change.name)
-        helped = tested is not None and tested.helped and change.usual_gain == USUAL_GAIN
+        helped = tested is not None and tested.helped and change.undoes
         return change.undoes or helped or any(self.priors.get(code, 0.0) >= 0.3 for code in change.targeted)
 
     @property
@@ -350,11 +375,50 @@ class _Plan(InvestigationHistory):
         chosen += [one.change for one in ranked if one.change.name not in [c.name for c in chosen]]
         return self._with_seed(chosen[: MOST_REPEATED if winner is None else 2], 1)
 
+    def _more_folds(self) -> list[Variant]:
+        """The base and what is in question on three folds, then on three others, as long as that may decide."""
+        base = self.base
+        if base is None or base.scores is None or not (chosen := self._in_question()):
+            return []
+        why = "All samples but the test part validate, by folds, each with another seed."
+        patches = {BASE: {}, **{change.name: change.patch for change in chosen}}
+        for number in range(ROUNDS):
+            variants = self._on_folds(patches, range(number * FOLDS, (number + 1) * FOLDS), why)
+            if any(one.name not in self.by_name for one in variants):
+                return variants
+        return []
+
+    def _in_question(self) -> list[TriedChange]:
+        """The best change of each likely cause, then others that may help, where it is not decided; at most three."""
+        found = attribute(self)
+        winner = found.winner
+        if winner is not None and winner.helped and found.posterior[found.code] >= DECIDED:
+            return []
+        likely = sorted(
+            ((p, code) for code, p in found.posterior.items() if code != "none" and p >= LIKELY), reverse=True
+        )
+        best = [one for _, code in likely if (one := self._best_change(code)) is not None]
+        # ... and of what was suspected before, if the validation part cannot exclude it
+        suspected = [self._best_change(code) for code, weight in self.priors.items() if weight >= SUSPECTED]
+        best += [one for one in suspected if one is not None and one.skill.high >= WIDE]
+        others = [
+            one
+            for one in self.tested.values()
+            if one.change.name not in OTHER_SPLIT
+            and not set(one.change.causes) <= DATA_CAUSES
+            and one.skill.gain >= one.change.material_gain / 2
+            and one.skill.gain > PROMISING_Z * one.skill.se
+        ]
+        best += sorted(others, key=_by_gain)
+        return [one.change for one in {one.change.name: one for one in best}.values()][:MOST_REPEATED]
+
     def _more_seeds(self) -> list[Variant]:
         """The base and the best change of each likely cause with one more seed, as long as that may decide."""
         found, base = attribute(self), self.base
         if base is None or self.by_name.get(at_share(AGAIN, self.working_share)) is None:
             return []
+        if self._on_folds({BASE: {}}, range(FOLDS), ""):
+            return []  # which tell more
         known = self._of_seeds(base, "skill")
         open_causes = [code for code, p in found.posterior.items() if code != "none" and p >= LIKELY]
         if seeds_matter := spread_of_seeds("skill", [list(known.values())]) > 2 * UNSTABLE**2:
@@ -393,6 +457,8 @@ class _Plan(InvestigationHistory):
         best = max(self._comparable, key=skill_of, default=None)
         if not self.record.classification or best is None or not may_be_noise(best.scores, self.priors):
             return []
+        if skill_of(best) < LEAST_TO_VOTE:
+            return []  # votes of models that know nothing
         winner = attribute(self).winner
         if (
             winner is not None
@@ -400,18 +466,9 @@ class _Plan(InvestigationHistory):
             and self.priors.get("label_noise", 0.0) < 0.2
         ):
             return []  # another fault explains the errors
-        variants = []
-        for fold in range(FOLDS):
-            patch = _merged(best.variant.patch, {"split": {"folds": FOLDS, "fold": fold}})
-            if self._changed(patch) is None:
-                return []
-            name = f"votes-{fold + 1}-of-{FOLDS}"
-            document = self._document(patch, best.variant.share)
-            why = "A model that has not seen a label says what it expected in its place."
-            variants.append(
-                Variant(name, document, "votes", patch, "label_noise", "val_accuracy", best.variant.share, (), why)
-            )
-        return variants
+        why = "A model that has not seen a label says what it expected in its place."
+        name = best.variant.name.split("@")[0]
+        return self._on_folds({name: best.variant.patch}, range(FOLDS), why, "label_noise", "val_accuracy")
 
     def _of_change(self, change: TriedChange, share: float) -> Variant:
         document = self._document(change.patch, share)

@@ -13,16 +13,17 @@ from pydantic import ValidationError
 
 from trainkit.diagnose.cause import Intervention
 from trainkit.diagnose.causes import CAUSES
+from trainkit.diagnose.causes.class_imbalance import UNBALANCED
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.paired import PairedEffect, holm
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.sample_scores import SampleScores, gain, variance_of_seeds
+from trainkit.diagnose.sample_scores import SampleScores, gain, gain_over_folds, variance_of_seeds
 from trainkit.diagnose.spec_changes import Patch
 from trainkit.diagnose.verdicts import Code
 from trainkit.spec import JobSpec, ResolvedSpec, SpecError, resolve
 from trainkit.spec.patch import merge_patch
 
-Kind = Literal["base", "change", "combination", "confirmation", "control", "folds", "votes"]
+Kind = Literal["base", "change", "combination", "confirmation", "control", "folds"]
 BASE, AGAIN, STANDARD = "base", "base-seed", "all-usual"
 WITHOUT_COPIES, WITH_COPIES = "without_copies", "with_copies"
 """The change that drops copies from training, and its control: copies, and as few training samples."""
@@ -30,7 +31,12 @@ USUAL_GAIN, USUAL_GAIN_OF_EFFORT = 0.03, 0.08
 """Skill that a change may gain in a sound run: of an unusual setting made usual, and of any other, which is an effort."""
 MATERIAL = 0.04
 """Gain of skill from which on a change is a repair; of an effort twice as much."""
+ROOM = 0.15
+"""What a base leaves of a perfect skill, below which an unusual setting made usual is to gain a share of it only."""
+WIDE = 0.15
+"""Skill: a change whose interval reaches this far may be a repair that these samples cannot show."""
 SIGNIFICANT = 0.05
+ONE_SIDED = 1.645
 SYMPTOM = 0.3
 """Of the confidence of a verdict in the record that another one explains; 0.7 of others."""
 TARGETED = 0.6
@@ -44,7 +50,8 @@ MATERIAL_RECALL = 0.06
 FEW_OF_A_CLASS = 5
 MOST_SEEDS = 5
 """Seeds that a variant is trained with, the submitted one among them."""
-FOLDS = 3
+FOLDS, ROUNDS = 3, 2
+"""Folds that validate all samples but the test part once, and how often they are cut anew while that may decide."""
 OTHER_SPLIT = ("larger_validation", "random_split")
 """Changes of the validation part itself: their runs cannot be paired with the base."""
 
@@ -61,7 +68,10 @@ class InvestigationBudget:
 
 @dataclass(frozen=True, slots=True)
 class TriedChange:
-    """An intervention as it is tried: its causes, each with the probability that it repairs a run that has it."""
+    """An intervention as it is tried: its causes, each with the probability that it repairs a run that has it.
+
+    `room`: share of ROOM that the base leaves to be gained, at most 1: nothing gains 0.03 of a skill of 0.98.
+    """
 
     name: str
     patch: Patch
@@ -69,6 +79,7 @@ class TriedChange:
     why: str
     causes: Mapping[Code, float]
     undoes: bool
+    room: float = 1.0
 
     @property
     def cause(self) -> Code:
@@ -78,12 +89,12 @@ class TriedChange:
     @property
     def usual_gain(self) -> float:
         """Skill that it may gain in a sound run."""
-        return USUAL_GAIN if self.undoes else USUAL_GAIN_OF_EFFORT
+        return USUAL_GAIN * self.room if self.undoes else USUAL_GAIN_OF_EFFORT
 
     @property
     def material_gain(self) -> float:
         """Gain of skill from which on it is a repair."""
-        return MATERIAL if self.usual_gain == USUAL_GAIN else 2 * MATERIAL
+        return MATERIAL * self.room if self.undoes else 2 * MATERIAL
 
     @property
     def targeted(self) -> frozenset[Code]:
@@ -206,6 +217,11 @@ class Tested:
         return self.skill.low > 0 and self.skill.gain >= self.change.material_gain
 
     @property
+    def probably_helped(self) -> bool:
+        """The same with a one-sided level of 5 %: of an unusual setting that was suspected the direction is known."""
+        return self.skill.gain > ONE_SIDED * self.skill.se and self.skill.gain >= self.change.material_gain
+
+    @property
     def hurt(self) -> bool:
         """Whether it lost skill beyond noise."""
         return self.p_value < SIGNIFICANT and self.skill.gain < 0
@@ -250,9 +266,14 @@ class InvestigationHistory:
                 old = found.get(one.name)
                 causes = {**(old.causes if old else {}), code: one.repairs}
                 undoes = one.undoes or (old is not None and old.undoes)
-                found[one.name] = TriedChange(one.name, one.patch, one.measure, one.why, causes, undoes)
+                found[one.name] = TriedChange(one.name, one.patch, one.measure, one.why, causes, undoes, self._room)
         fitting = [change for change in found.values() if self._changed(change.patch) is not None]
         return sorted(fitting, key=lambda change: (-self._promise(change), change.name))
+
+    @property
+    def _room(self) -> float:
+        skills = [r.scores.skill for r in self.results if r.variant.kind == "base" and r.scores is not None]
+        return min(1.0, max(0.05, (1 - max(skills)) / ROOM)) if skills else 1.0
 
     def _promise(self, change: TriedChange) -> float:
         return sum(self.priors.get(code, 0.0) * repairs for code, repairs in change.causes.items())
@@ -338,9 +359,10 @@ class InvestigationHistory:
     def _gain(
         self, measure: str, before: VariantResult, after: VariantResult, *, seeds: bool = True
     ) -> PairedEffect | None:
-        """The effect between two variants of one share, with their runs of other seeds where both have them.
+        """The effect between two variants of one share: over the folds where both have such runs, else with their seeds.
 
-        `seeds=False`: of these two runs alone, by the samples alone.
+        Folds have more validation samples, and each has a seed of its own. `seeds=False`: of these two runs alone, by the
+        samples alone.
         """
         one, other = self.scores_of(before), self.scores_of(after)
         if one is None or other is None:
@@ -350,8 +372,10 @@ class InvestigationHistory:
                 one, other = one.at_least_constant, other.at_least_constant
             return gain(measure, [one], [other])
         sides = [self._of_seeds(result, measure) for result in (before, after)]
-        pairs = [(sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]]
         spread = spread_of_seeds(measure, [list(side.values()) for side in sides])
+        if folds := self.in_folds(before, after, measure):
+            return gain_over_folds(measure, folds, spread)
+        pairs = [(sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]]
         return gain(measure, [pair[0] for pair in pairs], [pair[1] for pair in pairs], spread)
 
     def _of_seeds(self, result: VariantResult, measure: str) -> dict[int, SampleScores]:
@@ -363,6 +387,42 @@ class InvestigationHistory:
             if scores is not None:
                 found[seed] = scores.at_least_constant if measure == "skill" else scores
         return found
+
+    def fold_scores(self, result: VariantResult, measure: str = "") -> dict[int, SampleScores]:
+        """Number of the fold, those of the second round behind those of the first -> the scores of the same variant."""
+        name, found = result.variant.name.split("@")[0], {}
+        for fold in range(FOLDS * ROUNDS):
+            run = self._result(fold_name(name, fold), result.variant.share)
+            scores = None if run is None else run.scores
+            if scores is not None:
+                found[fold] = scores.at_least_constant if measure == "skill" else scores
+        return found
+
+    def in_folds(
+        self, before: VariantResult, after: VariantResult, measure: str
+    ) -> list[list[tuple[SampleScores, SampleScores]]]:
+        """Of each round the pairs of runs on the same fold; a second round only once it is whole."""
+        one, other = (self.fold_scores(result, measure) for result in (before, after))
+        both = one.keys() & other.keys()
+        rounds = [
+            [(one[fold], other[fold]) for fold in range(number * FOLDS, (number + 1) * FOLDS) if fold in both]
+            for number in range(ROUNDS)
+        ]
+        return [pairs for number, pairs in enumerate(rounds) if pairs and (not number or len(pairs) == FOLDS)]
+
+    def values(self, tested: Tested, measure: str) -> tuple[float, float]:
+        """The measure before and after a change, of the runs that its effect is of."""
+        if folds := self.in_folds(tested.before, tested.after, measure):
+            before, after = (SampleScores.joined(side) for side in zip(*folds[0], strict=True))
+            return before.value(measure), after.value(measure)
+        seeds = [self._of_seeds(result, "") for result in (tested.before, tested.after)]
+        if both := seeds[0].keys() & seeds[1].keys():
+            means = [float(np.mean([side[seed].value(measure) for seed in both])) for side in seeds]
+            return means[0], means[1]
+        one, other = (self.scores_of(result) for result in (tested.before, tested.after))
+        assert one is not None
+        assert other is not None
+        return one.value(measure), other.value(measure)
 
     def scores_of(self, result: VariantResult) -> SampleScores | None:
         """The samples' scores of a run; a run that diverged counts as a constant prediction."""
@@ -391,9 +451,14 @@ class InvestigationHistory:
         ]
 
     @property
+    def by_skill(self) -> list[VariantResult]:
+        """The runs that can be compared, the one with the largest skill first."""
+        return sorted(self._comparable, key=lambda result: -skill_of(result))
+
+    @property
     def best(self) -> VariantResult | None:
         """The run with the largest skill of those that can be compared."""
-        return max(self._comparable, key=skill_of, default=None)
+        return next(iter(self.by_skill), None)
 
     @property
     def inflation(self) -> PairedEffect | None:
@@ -411,9 +476,17 @@ class InvestigationHistory:
         before, after = self._result(AGAIN, share), self._result(f"{name}-seed", share)
         return None if before is None or after is None else (before, after)
 
+    def is_repeated(self, tested: Tested) -> bool:
+        """Whether its effect is of folds, or of three seeds or more."""
+        share, name = tested.after.variant.share, tested.change.name
+        folds = any(self._result(fold_name(name, fold), share) for fold in range(FOLDS))
+        return folds or self._result(of_seed(name, 2), share) is not None
+
     def confirmed(self, name: str, measure: str) -> PairedEffect | None:
-        """The effect of a change between two runs with another seed, which did not take part in choosing it."""
-        runs = self.confirmation(name)
+        """The effect of a change over folds or several seeds; with one more seed that of the runs with it alone."""
+        tested, runs = self.tested.get(name), self.confirmation(name)
+        if tested is not None and self.is_repeated(tested):
+            return self._gain(measure, tested.before, tested.after)
         return None if runs is None else self._gain(measure, *runs, seeds=False)
 
     @property
@@ -425,12 +498,30 @@ class InvestigationHistory:
     @property
     def unlearnt_class(self) -> bool:
         """Whether a class is never predicted rightly, by the base on its validation part and on the folds."""
-        runs = [self.base, *(self._result(fold_name(BASE, fold), self.working_share) for fold in range(FOLDS))]
-        scores = [one.scores for one in runs if one is not None and one.scores is not None]
+        scores = [] if self.base is None or self.base.scores is None else [self.base.scores]
+        scores += [] if self.base is None else self.fold_scores(self.base).values()
         if not scores or scores[0].predicted is None:
             return False
         truth, correct = (np.concatenate([getattr(one, name) for one in scores]) for name in ("truth", "correct"))
         return any(not correct[truth == name].any() for name in np.unique(truth))
+
+    @property
+    def recall_gap(self) -> tuple[float, float, float] | None:
+        """(recall of small classes together, that of the others, its standard error) of the base over all three folds.
+
+        Small are classes of at most a fifth of the largest one's samples. None without folds, or without such classes.
+        """
+        folds = {} if self.base is None else self.fold_scores(self.base)
+        counts = np.array(list(self.record.classes.values()))
+        if not {*range(FOLDS)} <= folds.keys() or not len(counts):
+            return None
+        scores = SampleScores.joined([folds[fold] for fold in range(FOLDS)])
+        inside = np.isin(scores.truth, np.flatnonzero(counts * UNBALANCED <= counts.max()))
+        if scores.predicted is None or not inside.any() or inside.all():
+            return None
+        low, n = float(scores.correct[inside].mean()), int(inside.sum())
+        error = math.sqrt(max(low * (1 - low), 1 / (n + 2)) / n)
+        return low, float(scores.correct[~inside].mean()), error
 
     @property
     def few_of_a_class(self) -> bool:
@@ -439,21 +530,6 @@ class InvestigationHistory:
         if base is None or base.scores is None or base.scores.predicted is None:
             return False
         return int(np.unique(base.scores.truth, return_counts=True)[1].min()) < FEW_OF_A_CLASS
-
-    def over_folds(self, measure: str, name: str) -> PairedEffect | None:
-        """The gain of a change over the base on the validation parts of all folds that both were trained on."""
-        pairs = [
-            (before.scores, after.scores)
-            for fold in range(FOLDS)
-            if (before := self._result(fold_name(BASE, fold), self.working_share)) is not None
-            and (after := self._result(fold_name(name, fold), self.working_share)) is not None
-            and before.scores is not None
-            and after.scores is not None
-        ]
-        if not pairs:
-            return None
-        bases, changed = (SampleScores.joined(runs) for runs in zip(*pairs, strict=True))
-        return gain(measure, [bases], [changed])
 
     def _result(self, name: str, share: float) -> VariantResult | None:
         return self.by_name.get(at_share(name, share))
@@ -484,7 +560,9 @@ def of_seed(name: str, seed: int) -> str:
 
 
 def fold_name(name: str, fold: int) -> str:
-    return f"{name}-fold-{fold + 1}-of-{FOLDS}"
+    """The name of a variant on a fold; those from FOLDS on are of the second round."""
+    again = "" if fold < FOLDS else f"-again-{fold // FOLDS}"
+    return f"{name}-fold-{fold % FOLDS + 1}-of-{FOLDS}{again}"
 
 
 def at_share(name: str, share: float) -> str:

@@ -172,6 +172,27 @@ def gain(
     return paired_effect(values[0], values[1], run_variance=spread / len(before))
 
 
+def gain_over_folds(
+    measure: str, rounds: Sequence[Sequence[tuple[SampleScores, SampleScores]]], spread: float = 0.0
+) -> PairedEffect:
+    """Return the gain over the folds of one or more rounds: (before, after) on each fold, trained with a seed of its own.
+
+    Samples are joined within a round, and compared in the mean of the rounds. The folds' gains differ by their samples
+    and by their trainings: v = max(0, var(gains) - mean(se^2)) is what training adds to one of them, pooled with
+    `spread`, the same by runs of other seeds (0: not known), as two degrees of freedom with one. A round of k folds has
+    v / k of it.
+    """
+    single = [gain(measure, [before], [after]) for pairs in rounds for before, after in pairs]
+    if len(single) > 1:
+        excess = float(np.var([one.gain for one in single], ddof=1)) - float(np.mean([one.se**2 for one in single]))
+        between = max(0.0, excess) if np.isfinite(excess) else 0.0
+        freedom = len(single) - 1
+        spread = (freedom * between + spread) / (freedom + 1) if spread else between
+    joined = [[SampleScores.joined(side) for side in zip(*pairs, strict=True)] for pairs in rounds]
+    before, after = zip(*joined, strict=True)
+    return gain(measure, before, after, spread / len(rounds[0]))
+
+
 def variance_of_seeds(measure: str, first: SampleScores, second: SampleScores) -> float:
     """Return the variance that training adds to the difference of two runs that differ by their seed alone."""
     first, second = _common([first, second])

@@ -133,9 +133,13 @@ def test_memorising_is_no_verdict_where_the_kept_weights_are_good() -> None:
     run = record(**well(val_loss=RISING, val_accuracy=[0.88] * 12))
     assert diagnose(run).verdicts[0].code == "overfitting"
     assert diagnose(knowing(run, reference(0.99, 0.02))).verdicts[0].code == "overfitting"
-    good = diagnose(knowing(run, reference(0.88, 0.03)))
+    little = record(**well(val_loss=[min(value, 1.1) for value in RISING], val_accuracy=[0.88] * 12))
+    assert diagnose(little).verdicts[0].code == "overfitting"
+    good = diagnose(knowing(little, reference(0.88, 0.03)))
     assert good.verdicts[0].code == "inconclusive"
     assert "overfitting" in suspects(good)
+    # a loss that nearly doubles is worth the word: more epochs do harm
+    assert diagnose(knowing(run, reference(0.88, 0.03))).verdicts[0].code == "overfitting"
 
 
 def test_copies_are_blamed_where_they_inflate_the_metric() -> None:

@@ -22,7 +22,10 @@ MEMORISED = 0.99
 WIDE_GAP_MEMORISED = 0.1
 """The gap that counts as overfitting then."""
 HARMLESS = 0.4
-"""Most confidence where the kept weights are as good as a reference model."""
+"""Most confidence where the kept weights are as good as a reference model, ..."""
+LARGE_RISE, LARGE_SHARE = 0.2, 0.75
+"""... unless the loss behind them rises by this share of that of a constant prediction, and by this one of its own least
+value: more epochs do harm then."""
 UNLIKELY = 0.5
 """Probability of being short of a reference model below which the kept weights are taken to be as good as it."""
 STEADY_RISE = 0.05
@@ -37,8 +40,9 @@ def evidence(record: Record) -> Verdict | None:
     a steady rise (z > 3) of more than se_min and 0.05 of the baseline.
     Gap at the end: validation - training > 2 standard errors, of the losses or of the accuracies (a few samples may
     dominate a loss), and > 0.15 of the baseline (0.1 with a training skill of 0.99).
-    Where the kept weights come close to what is attainable, memorising did no harm: it is only suspected then. So is a
-    gap alone where they are not clearly short of it.
+    Where the kept weights come close to what is attainable, memorising did no harm: it is only suspected then, unless the
+    loss behind them has risen by 0.2 of the baseline and by 0.75 of its least value. So is a gap alone where they are not
+    clearly short of it.
     After an early stop the best weights are kept, so only the gap at the best evaluation counts. A skill below 0.25
     gives no verdict.
     """
@@ -70,7 +74,10 @@ def evidence(record: Record) -> Verdict | None:
         graded_confidence(rise / max(noise, PLATEAU_GAIN * scale), 1, 3) if rising else 0.0,
         graded_confidence(gap / scale, wide, 3 * WIDE_GAP, 0.5, 0.85) if apart else 0.0,
     )
-    if _as_good_as_reference(record) or (not rising and record.attainable and attainment(record) == "unclear"):
+    least = max(LARGE_RISE * scale, LARGE_SHARE * float(val.value[best]))
+    large = rising and not stopped_early and rise >= least
+    unclear = not rising and record.attainable and attainment(record) == "unclear"
+    if not large and (unclear or _as_good_as_reference(record)):
         sure = min(sure, HARMLESS)
     parted = np.flatnonzero(val.value - np.interp(val.step, train.step, train.value) > wide * scale)
     since = int(val.epoch[min(best + 1, len(val) - 1)]) if rising or not len(parted) else int(val.epoch[parted[0]])

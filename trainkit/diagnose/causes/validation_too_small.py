@@ -74,7 +74,7 @@ def suspicion(record: Record) -> float:
     size = record.parts[1]
     if record.resolved is None or record.spec.model.kind == "ensemble" or size >= FEW_SAMPLES:
         return 0.0
-    return 0.5 if size < FEW_SAMPLES / 2 else 0.2
+    return 0.5 if size <= FEW_SAMPLES / 2 else 0.2
 
 
 def recommendations(record: Record) -> Iterator[Change]:
