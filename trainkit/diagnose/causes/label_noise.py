@@ -110,7 +110,9 @@ def _memorised_course(record: Record) -> dict[str, Any] | None:
     peak = int(smooth.argmax()) + 1
     at_peak = float(np.interp(val.step[peak], train.step, train.value))
     last, train_last = float(smooth[-1]), float(np.median(train.value[-3:]))
-    fall, noise = float(smooth.max()) - last, SIGNIFICANT_ERRORS * float(errors.value[-1])
+    # an accuracy of 0 or 1 has a logged error of 0, and is not without error
+    least = 1 / (record.parts[1] + 2)
+    fall, noise = float(smooth.max()) - last, SIGNIFICANT_ERRORS * max(float(errors.value[-1]), least)
     ahead = at_peak - float(smooth.max())
     if fall <= noise or ahead > noise or train_last - at_peak < fall:
         return None
