@@ -166,9 +166,11 @@ class Record:
         if not self.classification and len(self.get("val_r2")):
             if split == "val":
                 return self.get("val_r2").value
-            variance = self.get("val_mse").value / np.maximum(1 - self.get("val_r2").value, 1e-12)
-            mse = self.get("train_mse").value
-            return 1 - mse / float(np.median(variance)) if len(variance) else np.empty(0)
+            mse, r2 = self.get("val_mse"), self.get("val_r2")  # of which one may be finite where the other is not
+            _, of_mse, of_r2 = np.intersect1d(mse.step, r2.step, return_indices=True)
+            variance = mse.value[of_mse] / np.maximum(1 - r2.value[of_r2], 1e-12)
+            usual = float(np.median(variance)) if len(variance) else 0.0
+            return 1 - self.get("train_mse").value / usual if usual > 0 else np.empty(0)
         if self.baseline is None or self.baseline <= self.floor:
             return np.empty(0)
         return 1 - (self.get(f"{split}_loss").value - self.floor) / (self.baseline - self.floor)

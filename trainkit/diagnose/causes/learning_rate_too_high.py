@@ -165,7 +165,7 @@ def recommendations(record: Record) -> Iterator[Change]:
     expected = ("train_loss", "down", "steadily from the first epoch on", "Bengio 2012")
     if learnt is not None and learnt >= LOW_SKILL and steps is not None:
         # at the usual rate a network that does learn would need far more epochs
-        factor = TARGET_RELATIVE_STEP / float(np.median(steps.value))
+        factor = TARGET_RELATIVE_STEP / max(float(np.median(steps.value)), 1e-12)
         if factor < 1:
             yield Change(
                 rate_patch(record, factor), "Each step then changes the weights by about 0.5 % of their norm.", expected

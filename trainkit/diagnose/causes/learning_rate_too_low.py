@@ -44,8 +44,7 @@ def evidence(record: Record) -> Verdict | None:
     learnt, loss = record.final_skill, record.get("train_loss")
     if learnt is None or len(loss) < 2 or record.spec.start_from is not None:
         return None
-    rates, usual = record.get("train_lr").value, default_rate(record)
-    rate = float(np.median(rates)) if len(rates) else record.spec.optimizer.lr
+    rate, usual = _median_rate(record), default_rate(record)
     if rate >= LOW_RATE_FACTOR * usual:
         return None
     steps = relative_steps(record)
@@ -91,10 +90,15 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def _median_rate(record: Record) -> float:
+    """The median of the logged rates, above 0, which a schedule may begin or end with; else the optimizer's."""
+    rates = record.get("train_lr").value
+    return max(float(np.median(rates)), 1e-9 * default_rate(record)) if len(rates) else record.spec.optimizer.lr
+
+
 def suspicion(record: Record) -> float:
     """A rate below the default one, or a loss that still falls steadily."""
-    rates, usual = record.get("train_lr").value, default_rate(record)
-    rate = float(np.median(rates)) if len(rates) else record.spec.optimizer.lr
+    rate, usual = _median_rate(record), default_rate(record)
     loss = record.get("train_loss")
     falling = len(loss) > 3 and trend(loss.value) < -STEADY_TREND
     if rate >= 3 * usual or not falling:
