@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.tables import Attempt, Job
 from service.keys.service import authenticate, create_key
-from service.migrate import upgrade
 from service.principal import Principal
 from service.settings import Settings
 from tests.support.transactions import transact
@@ -69,10 +69,16 @@ class Place:
             session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
 
 
-def make_place(database_url: str, folder: Path) -> Place:
-    """Everything under `folder`; nobody hears the bell."""
+def copied_place(migrated_sqlite: Path, folder: Path) -> Place:
+    """A place on a copy of that database."""
+    shutil.copyfile(migrated_sqlite, folder / "t.db")
+    return make_place(f"sqlite:///{folder}/t.db", folder)
+
+
+def make_place(migrated_url: str, folder: Path) -> Place:
+    """Everything under `folder`, on a database that has its tables; nobody hears the bell."""
     settings = Settings(
-        database_url=database_url,
+        database_url=migrated_url,
         broker_url=f"redis+socket://{folder}/nobody.sock",
         storage_url=str(folder / "storage"),
         home=folder,
@@ -80,7 +86,6 @@ def make_place(database_url: str, folder: Path) -> Place:
         device="cpu",
         confinement=Settings.from_env().confinement,
     )
-    upgrade(database_url)
     context = make_context(settings)
     with context.sessions.begin() as session:
         key = create_key(session, "default", "test")

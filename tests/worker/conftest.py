@@ -12,8 +12,8 @@ from trainkit.fit import device
 
 
 @pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Place:
-    return make_place(database_url, tmp_path)
+def place(migrated_url: str, tmp_path: Path) -> Place:
+    return make_place(migrated_url, tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(database_url: str, tmp_path: Path, folder: Path) -> Place:
-    base = make_place(database_url, tmp_path)
+def place(migrated_url: str, tmp_path: Path, folder: Path) -> Place:
+    base = make_place(migrated_url, tmp_path)
     settings = replace(base.context.settings, file_roots=(folder,))
     return Place(replace(base.context, settings=settings), replace(base.service, settings=settings), base.who)
 

@@ -14,7 +14,7 @@ import pytest
 import trainkit.data
 from service.datasets.tables import DatasetVersion
 from service.deletion import service as deletion
-from tests.support.worker_context import Place, make_place
+from tests.support.worker_context import Place, copied_place
 from trainkit.spec.failures import FAILURES
 from worker import intake
 
@@ -35,8 +35,8 @@ def grow(*_: Any, **__: Any) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return make_place(f"sqlite:///{tmp_path}/t.db", tmp_path)
+def place(migrated_sqlite: Path, tmp_path: Path) -> Place:
+    return copied_place(migrated_sqlite, tmp_path)
 
 
 @pytest.mark.parametrize(

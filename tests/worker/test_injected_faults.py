@@ -16,7 +16,7 @@ from tests.support import (
     faults_specs,  # noqa: F401
 )
 from tests.support.fault_table import FAULTS, Scene
-from tests.support.worker_context import Place, make_place
+from tests.support.worker_context import Place, copied_place
 from trainkit.spec.failures import FAILURES
 
 OURS = {
@@ -35,9 +35,9 @@ NOT_OF_JOBS = {
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
+def stage(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
     folder = tmp_path_factory.mktemp("stage")
-    place = make_place(f"sqlite:///{folder}/t.db", folder)
+    place = copied_place(migrated_sqlite, folder)
     return place, place.table()
 
 

@@ -10,14 +10,14 @@ import pytest
 
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from tests.support.otlp_collector import attributes, collector
-from tests.support.worker_context import Place, make_place
+from tests.support.worker_context import Place, copied_place
 from tests.support.worker_runs import run_one
 from worker import instrumentation
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    base = make_place(f"sqlite:///{tmp_path}/test.db", tmp_path)
+def place(migrated_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    base = copied_place(migrated_sqlite, tmp_path)
     instrumentation._tracer.cache_clear()
     return replace(base, context=replace(base.context, settings=replace(base.context.settings, tracing=True)))
 

@@ -43,8 +43,8 @@ def cloud(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Place:
-    return limited(make_place(database_url, tmp_path))
+def place(migrated_url: str, tmp_path: Path) -> Place:
+    return limited(make_place(migrated_url, tmp_path))
 
 
 def limited(place: Place, **changes: int) -> Place:

@@ -16,7 +16,7 @@ import pytest
 
 from service.datasets.service import DatasetMetadata, register_source
 from service.datasets.tables import DatasetVersion
-from tests.support.worker_context import Place, make_place
+from tests.support.worker_context import Place, copied_place
 from worker import intake, s3
 
 BODY = b"a,b,label\n" + b"1,2,x\n3,4,y\n" * 400
@@ -111,8 +111,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    base = make_place(f"sqlite:///{tmp_path}/jobs.db", tmp_path)
+def place(migrated_sqlite: Path, tmp_path: Path) -> Place:
+    base = copied_place(migrated_sqlite, tmp_path)
     settings = replace(base.context.settings, s3_buckets=("mine",))
     return Place(replace(base.context, settings=settings), replace(base.service, settings=settings), base.who)
 

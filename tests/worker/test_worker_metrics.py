@@ -16,7 +16,7 @@ import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import repository as jobs_repository
 from service.logging import set_up
 from tests.support.prometheus_text import Scrape
-from tests.support.worker_context import Place, make_place
+from tests.support.worker_context import Place, copied_place
 from tests.support.worker_runs import run_one
 from worker import metrics_folder, metrics_server
 from worker.context import WorkerContext
@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return make_place(f"sqlite:///{tmp_path}/test.db", tmp_path)
+def place(migrated_sqlite: Path, tmp_path: Path) -> Place:
+    return copied_place(migrated_sqlite, tmp_path)
 
 
 def scrape(place: Place) -> Scrape:
