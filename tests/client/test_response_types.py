@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from docs.generate import openapi_document
+from tests.support.openapi_document import openapi_document
 from tests.support.scripted_server import Reply, scripted_server
 from trainkit_client import BadResponse, Client, types
 

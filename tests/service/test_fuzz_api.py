@@ -38,6 +38,7 @@ from service.app import create_app
 from service.openapi import operations
 from service.settings import Settings
 from tests.support.api import Served, row
+from tests.support.openapi_document import openapi_document
 from tests.support.tus_requests import begun
 from trainkit.spec.problems import RULES as BROKEN_SCHEMA
 
@@ -119,7 +120,7 @@ def served(
 
 def every_operation() -> Iterator[tuple[str, str]]:
     """(method, path) of the OpenAPI document. A stream has no end to wait for: it has tests of its own."""
-    for path, method, _ in operations(create_app(Settings.from_env({})).openapi()):
+    for path, method, _ in operations(openapi_document()):
         if not path.endswith("/stream"):
             yield method, path
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from service.app import create_app
 from service.auth import is_open
 from service.errors import MEDIA_TYPE, HttpProblem
 from service.openapi import operations as every_operation
 from service.openapi_problems import OF_OPERATION
 from service.problem_types import PROBLEM_TYPES, code_named
-from service.settings import Settings
+from tests.support.openapi_document import openapi_document
 
 METHODS = ("get", "put", "post", "patch", "delete")
 JSON = "application/json"
@@ -27,7 +26,7 @@ NAMED = ("datasets/{dataset}", "models/{model}")
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return create_app(Settings.from_env({})).openapi()
+    return openapi_document()
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from service.app import create_app
 from service.openapi import operations
 from service.openapi_examples import FOLDER
-from service.settings import Settings
 from tests.support.example_checks import contents, example_errors, without_example
+from tests.support.openapi_document import openapi_document
 
-DOCUMENT: dict[str, Any] = create_app(Settings.from_env({})).openapi()
+DOCUMENT: dict[str, Any] = openapi_document()
 OPERATIONS = {operation["operationId"]: operation for _, _, operation in operations(DOCUMENT)}
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 HINT = "run `python -m tests.support.record_examples`, or change service/openapi_examples/{name}.json"

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from service.app import create_app
 from service.openapi import operations
-from service.settings import Settings
+from tests.support.openapi_document import openapi_document
 
 RELEASED = Path(__file__).parents[1] / "clients" / "released-openapi.json"
 TEXTS = frozenset({"description", "summary", "example", "examples", "title", "x-enum-varnames", "headers"})
@@ -213,7 +212,7 @@ def _values(schema: Schema) -> frozenset[Any] | None:
 
 def present_document() -> Schema:
     """Return the document of this code, without texts and problem responses."""
-    document: Schema = without_texts(create_app(Settings.from_env({})).openapi())
+    document: Schema = without_texts(openapi_document())
     for _, _, operation in operations(document):
         operation["responses"] = {code: one for code, one in operation["responses"].items() if code[0] == "2"}
     return {"openapi": document["openapi"], "paths": document["paths"], "components": document["components"]}

@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.app import create_app
-from service.settings import Settings
+from tests.support.openapi_document import openapi_document
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tests" / "clients" / "tools"
@@ -130,7 +129,7 @@ def run(
 
 def write_document(path: Path) -> Path:
     """Write the OpenAPI document of this code, as `GET /openapi.json` has it."""
-    path.write_text(json.dumps(create_app(Settings.from_env({})).openapi(), ensure_ascii=False))
+    path.write_text(json.dumps(openapi_document(), ensure_ascii=False))
     return path
 
 

@@ -24,16 +24,15 @@ from typing import Any
 
 import httpx
 
-from service.app import create_app
 from service.database import make_engine
 from service.keys.service import create_key
 from service.openapi import operations
 from service.openapi_examples import FOLDER
 from service.sessions import session_factory
-from service.settings import Settings
 from service.users.service import Claims, GroupRoles, record
 from tests.support.api_steps import example_data, wait_until
 from tests.support.example_checks import example_errors, without_example
+from tests.support.openapi_document import openapi_document
 from tests.support.stack import Stack, running, wait_for
 from tests.support.webhook_receiver import receiving
 
@@ -72,7 +71,7 @@ class Recorder:
     """Keeps the first request and response of each operation under each title."""
 
     def __init__(self) -> None:
-        document = create_app(Settings.from_env({})).openapi()
+        document = openapi_document()
         self.stale = {
             operation["operationId"]
             for _, _, operation in operations(document)

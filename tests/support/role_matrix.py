@@ -6,14 +6,13 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from service.app import create_app
 from service.openapi import operations
 from service.roles import PROJECT_ROLES, Role
-from service.settings import Settings
 from tests.support.api import Served
+from tests.support.openapi_document import openapi_document
 from tests.support.tus_requests import VERSION, begun
 
-OPERATIONS = list(operations(create_app(Settings.from_env({})).openapi()))
+OPERATIONS = list(operations(openapi_document()))
 CLOSED = [(path, method, operation) for path, method, operation in OPERATIONS if operation.get("security")]
 OPEN = {"/healthz", "/readyz", "/v1/auth/login", "/v1/auth/callback"}
 ANYBODY: frozenset[str] = frozenset()

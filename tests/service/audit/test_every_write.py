@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from service.app import create_app
 from service.audit import repository
 from service.audit import service as audit
 from service.audit.service import exported
@@ -18,15 +17,14 @@ from service.database import Base, reading
 from service.datasets import intake
 from service.keys.service import create_key
 from service.openapi import operations
-from service.settings import Settings
 from service.users.service import Claims, GroupRoles, record
 from tests.support.api import FACTS, Served, record_checkpoint
+from tests.support.openapi_document import openapi_document
 from tests.support.tus_requests import VERSION, begun
 
 READING = {"get", "head", "options"}
 OPERATIONS = {
-    operation["operationId"]: (path, method, operation)
-    for path, method, operation in operations(create_app(Settings.from_env({})).openapi())
+    operation["operationId"]: (path, method, operation) for path, method, operation in operations(openapi_document())
 }
 WRITES = sorted(
     name

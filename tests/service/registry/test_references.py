@@ -12,20 +12,17 @@ import pytest
 
 import service.datasets.routes as dataset_routes
 import service.models.service as model_service
-from service.app import create_app
 from service.datasets import intake
 from service.experiments import scheduler
 from service.inference_requests.service import Answer
 from service.jobs.service import admit_waiting
 from service.openapi import operations
-from service.settings import Settings
 from tests.support.api import FACTS, Served, assert_problem
+from tests.support.openapi_document import openapi_document
 from trainkit.spec.failures import failure
 
 OPERATIONS = [
-    (method, path)
-    for path, method, _ in operations(create_app(Settings.from_env({})).openapi())
-    if "{dataset}" in path or "{model}" in path
+    (method, path) for path, method, _ in operations(openapi_document()) if "{dataset}" in path or "{model}" in path
 ]
 FORMS: dict[str, Callable[[str, str], str]] = {
     "id": lambda identifier, name: identifier,
