@@ -79,7 +79,7 @@ def test_a_cancel_that_came_before_the_claim_starts_nothing(place: Place) -> Non
 def test_a_killed_training_process_is_an_interruption_and_the_next_attempt_equals_an_undisturbed_run(
     place: Place,
 ) -> None:
-    dataset, train = place.table(), {"epochs": 150, "checkpoint_seconds": 0, "seed": 1}
+    dataset, train = place.table(), {"epochs": 60, "checkpoint_seconds": 0, "seed": 1}
     calm = place.submit(dataset, train=train)
     run_one(place)
     job = place.submit(dataset, train=train)
