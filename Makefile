@@ -81,15 +81,15 @@ up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 
 # Twice as many processes as cores: most of the time a test waits for a lease, a process or a disk.
 test: setup curl chromium lint ## linters, types and every test (about a quarter of an hour on 2 cores)
-	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
-	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
+	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup --no-loadscope-reorder
 
 # The same tests, measured. A process that is killed outright leaves no data.
 coverage: export TRAINKIT_CONFINEMENT := off  # a confined process cannot write what was measured
 coverage: setup curl chromium ## lines of service, worker, trainkit and trainkit_client that the tests run (90 % at least)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(BIN)/coverage run -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
-	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
+	@$(BIN)/coverage run -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup --no-loadscope-reorder
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 lint: setup web-check ## ruff, mypy, and the dashboard's types and unit tests
@@ -103,7 +103,7 @@ bench: setup ## ratios against peers, measured in the same run (benchmarks/)
 
 soak: setup ## long runs that `make test` leaves out
 	@$(BIN)/python -m pytest tests -m soak --all-databases --hypothesis-profile=soak
-	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases --hypothesis-profile=soak -n 4 --dist loadfile
+	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases --hypothesis-profile=soak -n 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: api-release
 api-release: setup ## take the present OpenAPI document as the released one, which later changes must not break

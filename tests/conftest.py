@@ -9,11 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import sqlalchemy
+from _pytest.nodeid import NodeId
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.support.debian_package import find_program
 
@@ -45,6 +47,55 @@ def pytest_collection() -> Iterator[None]:
     gc.enable()
     gc.freeze()
     atexit.register(gc.unfreeze)  # else nanobind, in triton, takes what lives on for leaks
+
+
+LONG = (
+    "tests/client",
+    "tests/service/mirrors/test_mlflow.py",
+    "tests/clients/test_generated_clients.py",
+    "tests/worker/test_injected_faults.py",
+    "tests/worker/test_supervisor.py",
+    "tests/worker/test_watchdog.py",
+    "tests/service/test_fuzz_api.py",
+    "tests/e2e/test_dashboard",
+    "tests/e2e/test_generated_clients.py",
+    "tests/e2e/test_many_jobs.py",
+    "tests/e2e/test_chaos.py",
+)
+"""Folders and files with long tests: begun last, one of them would keep one process busy when the others have ended."""
+SEPARATOR = " in group "
+"""Between the id of a test and its group; no id holds it."""
+
+
+@pytest.hookimpl(trylast=True)  # when the folders have given their tests groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long files; and with `--dist loadgroup` write the group of a test behind its id.
+
+    pytest-xdist 3.8 does that too, where no pytest since 9.2 looks: each test then went to any process, and each process
+    started the services of all groups.
+    """
+    places = {place: index for index, place in enumerate(LONG)}
+    items.sort(
+        key=lambda item: min((i for place, i in places.items() if item.nodeid.startswith(place)), default=len(LONG))
+    )
+    if getattr(config.option, "loadgroup", False):  # as pytest-xdist tells its processes
+        for item in items:
+            for mark in item.iter_markers("xdist_group"):
+                item._id = NodeId.parse(f"{item.nodeid.partition(SEPARATOR)[0]}{SEPARATOR}{mark.args[0]}")
+
+
+class GroupsAndFiles(LoadScopeScheduling):  # type: ignore[misc]
+    """The tests of a group run in one process, and the others of a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        test, _, group = nodeid.partition(SEPARATOR)
+        return group or test.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Schedule `--dist loadgroup` by group, else by file."""
+    return GroupsAndFiles(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def names_of(parametrize: pytest.Mark) -> list[str]:

@@ -16,9 +16,9 @@ from trainkit_client import Client
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the one service run in one process of pytest-xdist (`--dist loadgroup`), which starts it."""
     for item in items:
-        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
-            group = "client-service" if "service" in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+        ours = isinstance(item, pytest.Function) and item.path.is_relative_to(Path(__file__).parent)
+        if ours and "service" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("client-service"))
 
 
 @pytest.fixture(scope="session")

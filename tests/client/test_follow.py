@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import anyio
 import pytest
 
 from tests.support.scripted_server import CUT, Exchange, Reply, problem, scripted_server
-from tests.support.stack import Stack, running, wait_for
+from tests.support.stack import Stack, wait_for
 from trainkit_client import AsyncClient, Client, retries
 
 JOB = "job_" + "0" * 26
@@ -41,18 +40,14 @@ class Reader(threading.Thread):
         return self.rows
 
 
-@pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[Stack]:
-    """A service whose processes may be killed."""
-    with running(Stack(tmp_path, f"sqlite:///{tmp_path}/trainkit.db")) as started:
-        yield started
-
-
-def test_a_service_killed_three_times_yields_every_row_once(fragile: Stack, data: Path) -> None:
-    with Client(fragile.url, fragile.key) as client:
+def test_a_service_killed_three_times_yields_every_row_once(service: Stack, data: Path) -> None:
+    with Client(service.url, service.key) as client:
         dataset = client.datasets.upload(data / "digits.zip").wait()
         job = client.jobs.create(
-            dataset=dataset, model={"kind": "mlp", "hidden": [8]}, train={"epochs": 100_000}, early_stop=[]
+            dataset=dataset,
+            model={"kind": "mlp", "hidden": [8]},
+            train={"epochs": 100_000, "batch_size": 4},  # a hundred rows a second, and not a thousand
+            early_stop=[],
         )
         metrics, logs, events = (Reader(rows(follow=True)) for rows in (job.metrics, job.logs, job.events))
         waiter = threading.Thread(target=job.wait, daemon=True)
@@ -60,8 +55,8 @@ def test_a_service_killed_three_times_yields_every_row_once(fragile: Stack, data
         for _ in range(3):
             seen = len(metrics.rows)
             wait_for(lambda before=seen: len(metrics.rows) > before + 50, what="rows to come")
-            fragile.kill("api")
-            fragile.start_api()
+            service.kill("api")
+            service.start_api()
         seen = len(metrics.rows)
         wait_for(lambda: len(metrics.rows) > seen + 50, what="rows after the last kill")
         client.jobs.get(job.id).stop(keep="last")

@@ -16,6 +16,13 @@ from tests.support.up import Installation, installed
 
 SHARED = ("stack", "installation", "fragile")
 """Fixtures of processes. The tests of one run in one process of pytest-xdist (`--dist loadgroup`), which starts it."""
+APART = {
+    "test_dashboard": "-browser",
+    "test_dashboard_job": "-browser",
+    "test_docs_page": "-browser",
+    "test_generated_clients": "-clients",
+}
+"""Files whose tests take so long that they have a stack of their own, or they would end minutes after all others."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
             database = item.callspec.params.get("stack", "") if hasattr(item, "callspec") else ""
-            shared = [f"{fixture}{database}" for fixture in SHARED if fixture in item.fixturenames]
+            apart = APART.get(item.path.stem, "")
+            shared = [f"{fixture}{database}{apart}" for fixture in SHARED if fixture in item.fixturenames]
             item.add_marker(pytest.mark.xdist_group([*shared, item.path.stem][0]))
 
 
