@@ -66,14 +66,14 @@ def test_without_patience_silence_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_too_much_memory_is_found(tmp_path: Path) -> None:
-    told = tmp_path / "limit"
+    limit_file = tmp_path / "limit"
 
     def grows() -> None:
         """Until it is over the limit, whatever the kernel takes back meanwhile of the pages that the fork has left it."""
-        while not told.exists():
+        while not limit_file.exists():
             time.sleep(0.01)
         held = []
-        while resident(os.getpid()) < int(told.read_text()) + 50 * MIB:
+        while resident(os.getpid()) < int(limit_file.read_text()) + 50 * MIB:
             held.append(b"x" * (20 * MIB))
         time.sleep(600)
 
@@ -81,7 +81,7 @@ def test_too_much_memory_is_found(tmp_path: Path) -> None:
         limit = process.memory_bytes() + 100 * MIB
         dog = Watchdog(tmp_path / "log.txt", limit, 0.0)
         (tmp_path / "new").write_text(str(limit))
-        (tmp_path / "new").rename(told)
+        (tmp_path / "new").rename(limit_file)
         verdict = verdict_of(dog, process, seconds=120)
         assert verdict is not None, (tmp_path / "log.txt").read_text()
         evidence = verdict["evidence"]
