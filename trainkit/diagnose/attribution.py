@@ -1,7 +1,7 @@
 """Which cause explains what the changes did to a run: first whether there is a fault, then a Bayesian table over causes.
 
 Whether there is one. A sound run gains something too, by chance and by more effort: about `TriedChange.usual_gain`, g0.
-With z the largest gain in units of its g0, after a standard error is taken off it,
+With z the largest gain in units of hypot(g0, se / 2), after a standard error se is taken off it,
 
     odds(fault) = sum of the causes' priors / SOUND * (1 - exp(-(z / 1.5)^2)) / (CHANCE * exp(-z^2 / 2) + 1e-4)
 
@@ -91,7 +91,7 @@ def attribute(history: InvestigationHistory) -> Attribution:
     weights = {code: _weight(code, tested, outcomes, history.priors.get(code, 0.0)) for code in causes}
     top = max(weights.values())
     total = sum(math.exp(weight - top) for weight in weights.values())
-    excess = max(max(0.0, one.skill.gain - one.skill.se) / one.change.usual_gain for one in tested)
+    excess = max(_excess(one) for one in tested)
     odds = sum(history.priors.get(code, 0.0) for code in causes) / SOUND
     ratio = (_size(excess) + 1e-3) / (CHANCE * math.exp(-(excess**2) / 2) + 1e-4)
     # gains that are known so roughly leave it as open as it was
@@ -135,6 +135,11 @@ def _weight(
             chances = (0.8 * repairs, 0.04 + 0.16 * repairs, 0.96 * (1 - repairs))
         weight += TEMPER * math.log(sum(p * q for p, q in zip(outcomes[one.change.name], chances, strict=True)))
     return weight
+
+
+def _excess(one: Tested) -> float:
+    """The gain beyond a standard error, in usual gains; half of the error counts as usual, too: the largest of many."""
+    return max(0.0, one.skill.gain - one.skill.se) / math.hypot(one.change.usual_gain, one.skill.se / 2)
 
 
 def _size(excess: float) -> float:

@@ -15,7 +15,7 @@ from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.causes.overfitting import LARGE_RISE
 from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
 from trainkit.diagnose.estimates import Z95
-from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE
+from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE, SIGNIFICANT_ERRORS
 from trainkit.diagnose.investigation_history import (
     DATA_CAUSES,
     FOLDS,
@@ -62,6 +62,8 @@ SUSPECTED = 0.1
 """Weight before the runs from which on a change that may have helped leaves a suspect."""
 LEAST_HEALTHY = 0.7
 """Probability that no change helped beyond chance from which on a run is healthy."""
+BY_CONTROL = 0.9
+"""Confidence in a leak that the control of copies shows, though the record alone does not."""
 WORTH_A_WORD = 0.25
 """Suspicion of too few validation samples from which on a run is not healthy: no run settles it."""
 FOLDED_GAP = 0.15
@@ -464,10 +466,22 @@ class _Conclusion:
 
     def _of_parts(self) -> None:
         """Causes in how the parts were cut: copies, shipped parts, a validation part that is too small."""
+        inflation = self.history.inflation
+        if "leakage" not in self.passive and inflation is not None and inflation.low > LEAST_INFLATION:
+            words = (
+                f"Copies raise {'the accuracy' if self.record.classification else 'R^2'} of validation by "
+                f"{inflation.gain:.2g} (95 % interval {inflation.low:.2g} to {inflation.high:.2g}), against a run without "
+                "them on as many training samples."
+            )
+            evidence: dict[str, Any] = {
+                "inflation_by_copies": inflation.as_dict(),
+                "series": ["val_accuracy", "val_loss"],
+            }
+            self.verdicts.append(Verdict("leakage", BY_CONTROL, None, words, evidence))
+            self.recommended.append(("leakage", self.measure.change(self.history.tested[WITHOUT_COPIES], "leakage")))
         if "leakage" in self.passive:
             tested = [one for one in self.history.tested.values() if "leakage" in one.change.causes]
             columns = [one for one in tested if one.change.name != WITHOUT_COPIES]
-            inflation = self.history.inflation
             shown = any(one.effect.high < 0 for one in columns) or (inflation is not None and inflation.low > 0)
             # without copies training has fewer samples, so that only the control of equal size can refute them
             none = inflation is not None and inflation.high < LEAST_INFLATION and not columns
@@ -479,6 +493,8 @@ class _Conclusion:
             factor = {True: 1.2, False: 0.5, None: 1.0}[self._gap_closes()]
             split = next((c for c in self.history.changes if c.name == "random_split"), None)
             self._keep_passive("distribution_mismatch", factor, split)
+        else:
+            self._parts_of_the_repaired_run()
         if "validation_too_small" in self.passive:
             split = next((c for c in self.history.changes if c.name == "larger_validation"), None)
             if "validation_too_small" in self.only_suspected:  # no run tells more of it than the record
@@ -488,6 +504,29 @@ class _Conclusion:
 
         elif (suspicion := self.passive_suspicions.get("validation_too_small", 0.0)) >= WORTH_A_WORD:
             self._suspect("validation_too_small", suspicion, "see the record")
+
+    def _parts_of_the_repaired_run(self) -> None:
+        """Shipped parts that differ: a run that had learnt nothing could not show it, and the repaired one does."""
+        winner, change = (
+            self.attribution.winner,
+            next((c for c in self.history.changes if c.name == "random_split"), None),
+        )
+        gap = None if winner is None or change is None else gap_to_test(winner.after, self.record.parts)
+        if not self.verdicts or winner is None or gap is None:
+            return
+        difference, error = gap
+        if difference <= max(SIGNIFICANT_ERRORS * error, LEAST_DIFFERENCE):
+            return
+        metric = "Accuracy" if self.record.classification else "R^2"
+        words = f"{metric} of the run with {winner.change.name} is {difference:.2g} better on validation than on test."
+        evidence = {
+            "variant": winner.after.variant.name,
+            "difference": difference,
+            "noise": 2 * error,
+            "series": SERIES,
+        }
+        confidence = graded_confidence(difference / error, SIGNIFICANT_ERRORS, 6, 0.7)
+        self.verdicts.append(Verdict("distribution_mismatch", round(confidence, 3), None, words, evidence))
 
     def _gap_closes(self) -> bool | None:
         """Whether a random cut makes the parts alike where the shipped ones are not; None: not tried, or not clear.

@@ -164,7 +164,7 @@ class _Plan(InvestigationHistory):
 
     def _cost(self, patch: Patch) -> float:
         """Estimated seconds of the changed run over those of the base."""
-        changed = self._changed(patch) if patch else None
+        changed = self.changed(patch) if patch else None
         if changed is None or self.record.resolved is None:
             return 1.0
         was = float(estimate(self.record.resolved, self.record.facts)["seconds"])
@@ -220,7 +220,7 @@ class _Plan(InvestigationHistory):
 
     def _control(self) -> list[Variant]:
         """A run with copies that has as few training samples as that without: what is left between them is inflation."""
-        share = self.working_share
+        share = self.share_of_copies
         base, without = self._result(BASE, share), self._result(WITHOUT_COPIES, share)
         samples = [None if one is None else one.metrics.get("train_samples") for one in (base, without)]
         if not samples[0] or not samples[1] or samples[1] >= samples[0]:
@@ -269,7 +269,7 @@ class _Plan(InvestigationHistory):
             other: Patch = {"split": cut, **({"train": {"seed": (seed + fold) % 2**31}} if fold else {})}
             for name, patch in patches.items():
                 changed = _merged(patch, other)
-                if self._changed(changed) is None:
+                if self.changed(changed) is None:
                     return []
                 label, document = at_share(fold_name(name, fold), share), self._document(changed, share)
                 changes = () if name == BASE else tuple(name.split("+"))
@@ -349,7 +349,7 @@ class _Plan(InvestigationHistory):
             if _conflict(patch, change.patch):
                 return None
             patch = _merged(patch, change.patch)
-        if self._changed(patch) is None:
+        if self.changed(patch) is None:
             return None
         names = tuple(change.name for change in changes)
         why = " ".join(change.why for change in changes)

@@ -33,6 +33,8 @@ MATERIAL = 0.04
 """Gain of skill from which on a change is a repair; of an effort twice as much."""
 ROOM = 0.15
 """What a base leaves of a perfect skill, below which an unusual setting made usual is to gain a share of it only."""
+NOT_SHORT = 2.5
+"""Times the usual gain that is asked for where the base is better than every reference: it can hardly have been harmed."""
 WIDE = 0.15
 """Skill: a change whose interval reaches this far may be a repair that these samples cannot show."""
 SIGNIFICANT = 0.05
@@ -70,7 +72,8 @@ class InvestigationBudget:
 class TriedChange:
     """An intervention as it is tried: its causes, each with the probability that it repairs a run that has it.
 
-    `room`: share of ROOM that the base leaves to be gained, at most 1: nothing gains 0.03 of a skill of 0.98.
+    `room`: share of ROOM that the base leaves to be gained, at most 1, since nothing gains 0.03 of a skill of 0.98; or
+    NOT_SHORT.
     """
 
     name: str
@@ -267,18 +270,23 @@ class InvestigationHistory:
                 causes = {**(old.causes if old else {}), code: one.repairs}
                 undoes = one.undoes or (old is not None and old.undoes)
                 found[one.name] = TriedChange(one.name, one.patch, one.measure, one.why, causes, undoes, self._room)
-        fitting = [change for change in found.values() if self._changed(change.patch) is not None]
+        fitting = [change for change in found.values() if self.changed(change.patch) is not None]
         return sorted(fitting, key=lambda change: (-self._promise(change), change.name))
 
     @property
     def _room(self) -> float:
-        skills = [r.scores.skill for r in self.results if r.variant.kind == "base" and r.scores is not None]
-        return min(1.0, max(0.05, (1 - max(skills)) / ROOM)) if skills else 1.0
+        bases = [r.scores for r in self.results if r.variant.kind == "base" and r.scores is not None]
+        if not bases:
+            return 1.0
+        attainable = self.record.attainable
+        if attainable is not None and bases[-1].value(f"val_{attainable.metric}") > attainable.value:
+            return NOT_SHORT
+        return min(1.0, max(0.05, (1 - max(one.skill for one in bases)) / ROOM))
 
     def _promise(self, change: TriedChange) -> float:
         return sum(self.priors.get(code, 0.0) * repairs for code, repairs in change.causes.items())
 
-    def _changed(self, patch: Patch) -> ResolvedSpec | None:
+    def changed(self, patch: Patch) -> ResolvedSpec | None:
         """The resolved document with a patch; None where it is invalid, does not fit the dataset, or changes nothing."""
         document = merge_patch(self.document, patch)
         try:
@@ -350,6 +358,10 @@ class InvestigationHistory:
         effect = self._gain(change.measure, before, after)
         skill = self._gain("skill", before, after)
         samples = self._gain("skill", before, after, seeds=False)
+        if effect is not None and skill is not None and change.undoes and change.measure == "val_loss":
+            # probabilities may be worse where the predicted classes are not: a penalty keeps all of them near 1/2
+            by_loss = self._of_constant_loss(effect)
+            skill = max(skill, by_loss, key=lambda one: one.gain / max(one.se, 1e-9))
         return (
             None
             if effect is None or skill is None or samples is None
@@ -377,6 +389,14 @@ class InvestigationHistory:
             return gain_over_folds(measure, folds, spread)
         pairs = [(sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]]
         return gain(measure, [pair[0] for pair in pairs], [pair[1] for pair in pairs], spread)
+
+    def _of_constant_loss(self, effect: PairedEffect) -> PairedEffect:
+        """A gain of loss as a share of the loss of a constant prediction, which is skill by the logarithmic score."""
+        base = self.base
+        constant = None if base is None or base.scores is None else float(base.scores.constant().loss.mean())
+        scale = 1 / constant if constant else 0.0
+        gain, se, low, high = (scale * value for value in (effect.gain, effect.se, effect.low, effect.high))
+        return replace(effect, gain=gain, se=se, low=low, high=high)
 
     def _of_seeds(self, result: VariantResult, measure: str) -> dict[int, SampleScores]:
         """Number of the seed, 0 for the submitted one -> the scores of the same variant."""
@@ -467,8 +487,15 @@ class InvestigationHistory:
         None where one of the two was not trained. On the samples that both validate, by accuracy or R^2.
         """
         measure = "val_accuracy" if self.record.classification else "val_r2"
-        without, control = (self._result(name, self.working_share) for name in (WITHOUT_COPIES, WITH_COPIES))
+        without, control = (self._result(name, self.share_of_copies) for name in (WITHOUT_COPIES, WITH_COPIES))
         return None if without is None or control is None else self._gain(measure, without, control, seeds=False)
+
+    @property
+    def share_of_copies(self) -> float:
+        """The largest share at which the base and the run without copies were trained: that run is seldom promising."""
+        shares = sorted({r.variant.share for r in self.results}, reverse=True)
+        both = [share for share in shares if self._result(BASE, share) and self._result(WITHOUT_COPIES, share)]
+        return both[0] if both else self.working_share
 
     def confirmation(self, name: str) -> tuple[VariantResult, VariantResult] | None:
         """(base, changed run) with another seed."""

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from tests.support.diagnosis_records import facts, record, table
 from trainkit.diagnose.attainable import Attainable
+from trainkit.diagnose.causes import EXPLAINS
 from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.verdicts import Code
 
 LOSSES = ("train_loss", "val_loss")
 SHARES = ("train_accuracy", "val_accuracy", "val_recall", "train_dead_units", "train_saturated_units")
@@ -52,6 +54,18 @@ EVALUATIONS: list[dict[str, Any] | None] = [
     {"confusion_matrix": [[0] * 10 for _ in range(10)], "classes": [str(k) for k in range(10)]},
     {"confusion_matrix": [[0] * 9 + [40] for _ in range(10)], "classes": [str(k) for k in range(10)]},
 ]
+
+
+def test_no_cause_explains_itself() -> None:
+    """Verdicts are ordered by chains of causes, which must end."""
+
+    def explained(code: Code, above: tuple[Code, ...]) -> None:
+        assert code not in above, " -> ".join([*above, code])
+        for symptom in EXPLAINS.get(code, ()):
+            explained(symptom, (*above, code))
+
+    for code in EXPLAINS:
+        explained(code, ())
 
 
 @given(

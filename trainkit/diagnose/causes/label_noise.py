@@ -12,7 +12,7 @@ from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.held_out_data import SIGNIFICANT_ERRORS, parts_differ
 from trainkit.diagnose.performance import performance
 from trainkit.diagnose.record import Record, leading_count
-from trainkit.diagnose.spec_changes import Change, early_stop_patch, regularized_patch
+from trainkit.diagnose.spec_changes import Change, early_stop_patch, has_risen, regularized_patch
 from trainkit.diagnose.trends import standard_error, still_gaining
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
@@ -211,11 +211,12 @@ def recommendations(record: Record) -> Iterator[Change]:
             "Label smoothing lowers the loss of contradicting a wrong label.",
             ("val_accuracy", "up", "a little", "Lukasik et al. 2020"),
         )
-    yield Change(
-        early_stop_patch(record),
-        "Correctly labelled samples are learnt first: stop before the others are memorised.",
-        ("seconds", "down", "the epochs behind the best one; the model stays the same", "Arpit et al. 2017"),
-    )
+    if has_risen(record):
+        yield Change(
+            early_stop_patch(record),
+            "Correctly labelled samples are learnt first: stop before the others are memorised.",
+            ("seconds", "down", "the epochs behind the best one; the model stays the same", "Arpit et al. 2017"),
+        )
 
 
 CAUSE = Cause(

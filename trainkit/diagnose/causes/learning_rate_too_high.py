@@ -197,5 +197,6 @@ CAUSE = Cause(
     recommendations=recommendations,
     suspicion=suspicion,
     words="The steps may be too large to settle in a minimum.",
-    explains=LOW_LEARNING | IDLE | {"overfitting"},
+    # no saturated units: these are a verdict where they are so from the first step on
+    explains=LOW_LEARNING | (IDLE - {"saturated_activations"}) | {"overfitting"},
 )

@@ -11,7 +11,14 @@ from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.performance import attainment, performance
 from trainkit.diagnose.plateau import PLATEAU_GAIN
 from trainkit.diagnose.record import LOW_SKILL, VERY_LOW_SKILL, Record, Series
-from trainkit.diagnose.spec_changes import Change, early_stop_patch, model_patch, narrower_patch, regularized_patch
+from trainkit.diagnose.spec_changes import (
+    Change,
+    early_stop_patch,
+    has_risen,
+    model_patch,
+    narrower_patch,
+    regularized_patch,
+)
 from trainkit.diagnose.trends import NOISE_FACTOR, STEADY_TREND, generalisation_gap, standard_error, trend
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
@@ -176,11 +183,12 @@ def recommendations(record: Record) -> Iterator[Change]:
             "A network of half the width can memorise less.",
             ("val_loss", "down", "a little", "rule of thumb"),
         )
-    yield Change(
-        early_stop_patch(record),
-        "Later epochs only increase the gap between validation and training.",
-        ("seconds", "down", "the epochs behind the best one; the model stays the same", "this record"),
-    )
+    if has_risen(record):
+        yield Change(
+            early_stop_patch(record),
+            "Later epochs only increase the gap between validation and training.",
+            ("seconds", "down", "the epochs behind the best one; the model stays the same", "this record"),
+        )
 
 
 def interventions(record: Record) -> Iterator[Intervention]:
