@@ -63,6 +63,8 @@ def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -
         held: list[Route] = []
         page.route("**/v1/jobs/stream?*", lambda route: held.append(route), times=1)
         seen.go("jobs?name=rate-0.0*")
+        # the route's handler runs while the page is waited for
+        wait_for(lambda: page.wait_for_timeout(20) or held, what="the request for the rows")
         expect(select_all).to_be_disabled()  # a click would select nothing before the rows have come
         held[0].continue_()
         filtered_to("rate-0.01", "rate-0.001")
