@@ -57,16 +57,16 @@ def test_what_was_measured_stands_before_what_the_record_says() -> None:
 
 def test_what_hurt_or_did_nothing_is_not_recommended() -> None:
     run = overfitted()
-    wanted = [one.patch for one in diagnose(run).recommendations]
+    recommended = [one.patch for one in diagnose(run).recommendations]
     changes = {change.name: change.patch for change in InvestigationHistory(run, ()).changes}
-    assert changes["regularisation"] in wanted
+    assert changes["regularisation"] in recommended
     tried = [{"change": "regularisation"}]
     findings = {**NOTHING, "verdicts": [verdict("overfitting")], "tried": tried}
     shown = [one["patch"] for one in combined(run, findings)["recommendations"]]
     assert shown
     assert changes["regularisation"] not in shown
-    hurt = {**NOTHING, "verdicts": [verdict("overfitting")], "harmful": [measured(wanted[-1], None)]}
-    assert wanted[-1] not in [one["patch"] for one in combined(run, hurt)["recommendations"]]
+    hurt = {**NOTHING, "verdicts": [verdict("overfitting")], "harmful": [measured(recommended[-1], None)]}
+    assert recommended[-1] not in [one["patch"] for one in combined(run, hurt)["recommendations"]]
 
 
 def test_training_and_parts_at_fault_are_mended_by_one_change() -> None:
