@@ -58,6 +58,8 @@ SOUND = 0.5
 """Weight of `none` before the experiments, beside the causes' of `InvestigationHistory.priors`."""
 ROUGH = 0.07
 """Standard error of the gain of skill by an unusual setting made usual, from which on it says nothing."""
+NEARLY_AS_LIKELY = 0.7
+"""Share of the probability of the likeliest causes from which on one that was mended comes before it."""
 CHANCE = 0.4
 """Probability that one of the changes gains something in a sound run."""
 Key = Code | Literal["none"]
@@ -110,11 +112,21 @@ def attribute(history: InvestigationHistory) -> Attribution:
 def likeliest(posterior: Mapping[Key, float], tested: Sequence[Tested]) -> Key:
     """The likeliest cause of the likeliest group; causes that one change of an unusual setting repairs are a group.
 
-    Whether it is the initialisation that is wrong comes before what it does: saturated units, or large gradients.
+    Whether it is the initialisation that is wrong comes before what it does: saturated units, or large gradients. Causes
+    that such a change did mend come before others that are hardly likelier.
     """
     groups: list[frozenset[Key]] = [frozenset({key}) for key in posterior]
     groups += [frozenset(one.change.targeted) for one in tested if one.change.undoes and one.helped]
-    group = max(groups, key=lambda keys: (sum(posterior.get(key, 0.0) for key in keys), sorted(keys)))
+    weight = {keys: sum(posterior.get(key, 0.0) for key in keys) for keys in groups}
+    most = max(weight.values())
+    # where two are about as likely, it is the one whose unusual setting was mended
+    mended = {
+        keys: any(one.change.undoes and one.helped and keys <= one.change.targeted for one in tested) for keys in groups
+    }
+    near = [
+        keys for keys in groups if weight[keys] >= NEARLY_AS_LIKELY * most and (mended[keys] or weight[keys] == most)
+    ]
+    group = max(near, key=lambda keys: (mended[keys], weight[keys], sorted(keys)))
     return max(group, key=lambda key: (posterior.get(key, 0.0), key))
 
 

@@ -9,6 +9,6 @@ date 2026-12-01T00:05:01+00:00; commit 08402ec09fbe; seeds 211:237,1016:1176."""
 HEALTHY = (1.3448, 0.8597, 0.0)
 """26 of 26 were right;
 date 2026-12-01T00:05:01+00:00; commit 08402ec09fbe; seeds 211:237,1016:1176."""
-INVESTIGATED = (0.8513, 0.4328, 0.0)
-"""18 of 20 were right;
-date 2026-11-30T23:04:30+00:00; commit 8f3bbdf55ba7-dirty; seeds 211:237; seconds of investigation 60.0."""
+INVESTIGATED = (1.3399, 0.3658, 0.0)
+"""81 of 88 were right;
+date 2026-12-01T04:00:45+00:00; commit c58da6eda561; seeds 1200:1300; seconds of investigation 60.0."""

@@ -220,6 +220,16 @@ def test_causes_that_one_repair_answers_do_not_take_each_others_probability() ->
     assert likeliest(posterior, [tested(True, False)]) == "overfitting"
 
 
+def test_of_two_likely_causes_it_is_the_one_that_was_mended() -> None:
+    def named(mended: float) -> Key:
+        posterior: dict[Key, float] = {"stopped_too_early": 0.54, "underfitting_model_bias": mended}
+        change = SimpleNamespace(undoes=True, targeted=frozenset({"underfitting_model_bias"}))
+        tested: Any = [SimpleNamespace(helped=True, change=change)]
+        return likeliest(posterior, tested)
+
+    assert (named(0.43), named(0.3)) == ("underfitting_model_bias", "stopped_too_early")
+
+
 def test_small_gain_of_regularisation_is_no_fault() -> None:
     findings, _ = investigated(record(**well()), by_change(0.8, {"regularisation": 0.83}))
     assert findings.verdicts[0].code in ("healthy", "inconclusive")
