@@ -57,6 +57,11 @@ class Attainable:
         known = {field.name: document[field.name] for field in fields(cls)}
         return cls(**{**known, "references": tuple(known["references"])})
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it says what can be reached: a constant does only where no other reference was left out."""
+        return self.complete or self.reference != "constant"
+
     def worth_repeating(self, seconds: float) -> bool:
         """Whether references were left out or stopped, and `seconds` are at least twice the time that they had."""
         return not self.complete and seconds >= 2 * self.limit_seconds

@@ -614,7 +614,7 @@ class _Conclusion:
     @property
     def _is_short(self) -> bool:
         """Whether the base is below what is attainable beyond noise."""
-        base, attainable = self.history.base, self.record.attainable
+        base, attainable = self.history.base, self.record.reference
         if base is None or base.scores is None or attainable is None:
             return False
         return base.scores.value(f"val_{attainable.metric}") < attainable.low
@@ -629,7 +629,7 @@ class _Conclusion:
         """Healthy: this is what the data give; or inconclusive, where more is attainable or the runs tell too little."""
         base = self.history.base
         assert base is not None
-        attainable = self.record.attainable
+        attainable = self.record.reference
         none = self.attribution.posterior.get("none", 1.0)
         tested = [o for o in self.history.tested.values() if o.change.name not in OTHER_SPLIT and o.change.targeted]
         evidence: dict[str, Any] = {

@@ -337,7 +337,7 @@ class _Plan(InvestigationHistory):
         best = max((result for result in self._comparable), key=lambda r: skill_of(r), default=None)
         if best is None or best.scores is None:
             return True
-        attainable = self.record.attainable
+        attainable = self.record.reference
         if attainable is None:
             return best.scores.skill < 0.9
         value: float = best.scores.value(f"val_{attainable.metric}")

@@ -278,7 +278,7 @@ class InvestigationHistory:
         bases = [r.scores for r in self.results if r.variant.kind == "base" and r.scores is not None]
         if not bases:
             return 1.0
-        attainable = self.record.attainable
+        attainable = self.record.reference
         if attainable is not None and bases[-1].value(f"val_{attainable.metric}") > attainable.value:
             return NOT_SHORT
         return min(1.0, max(0.05, (1 - max(one.skill for one in bases)) / ROOM))

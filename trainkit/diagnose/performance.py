@@ -121,7 +121,7 @@ def performance(record: Record) -> Performance | None:
     else:
         error = Z95 * standard_error("val_r2", kept)
         low, high, chance = found.value - error, found.value + error, 0.0
-    reference = record.attainable
+    reference = record.reference
     fits = reference is not None and reference.metric == name
     return Performance(name, found.value, low, high, chance, samples, reference if fits else None)
 

@@ -47,7 +47,7 @@ def lost_in_depth(record: Record) -> bool:
     if not (too_deep(record) and record.final):
         return False
     learnt, skill = record.final_skill, record.skill("train")
-    short = record.attainable is not None and attainment(record) == "short"
+    short = record.reference is not None and attainment(record) == "short"
     limit = DEEP_PLATEAU_SKILL if short or is_plateau(record) else LOW_SKILL
     late = len(skill) >= MIN_EVALUATIONS and float(np.median(skill)) < NO_SKILL
     return learnt is None or learnt < limit or late

@@ -69,6 +69,11 @@ class Record:
     """What reference models reach on the same dataset and split; None where it has not been measured."""
 
     @property
+    def reference(self) -> Attainable | None:
+        """What is attainable, where that is known."""
+        return self.attainable if self.attainable is not None and self.attainable.is_known else None
+
+    @property
     def final(self) -> bool:
         """Whether the run has ended."""
         return self.state in ("succeeded", "stopped", "cancelled", "failed")

@@ -192,6 +192,7 @@ def test_the_form_is_one_of_two() -> None:
 def test_uvicorn_and_warnings_speak_in_our_form(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("uvicorn.error")
     logging.getLogger("uvicorn").handlers = [logging.StreamHandler()]
+    logger.setLevel(logging.INFO)  # a server in this process may have set another
     set_up(replace(settings, log_format="json"))
     logger.info("Application startup complete.", extra={"color_message": "x"})
     logging.getLogger("uvicorn.access").info("%s", "GET /v1/jobs/job_1?secret=1")

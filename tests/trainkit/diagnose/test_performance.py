@@ -238,3 +238,18 @@ def test_every_cause_states_what_it_could_have_seen() -> None:
     without_norms = {name: value for name, value in well().items() if not name.startswith("train_dead")}
     one = diagnose(record(**without_norms)).verdicts[0]
     assert {"dead_units", "vanishing_gradients"} <= set(one.evidence["could_not_be_seen"])
+
+
+def test_a_constant_alone_does_not_say_what_is_attainable() -> None:
+    """On a busy machine the time may end before any other reference does: the run is not good for being as bad."""
+    losses = [2.4744 - 0.0006 * k for k in range(12)]
+    series = {"train_loss": losses, "val_loss": losses, "val_loss_se": [0.02] * 12, "train_lr": [1e-6] * 12}
+    shares = {"train_accuracy": [0.06] * 12, "val_accuracy": [0.06] * 12, "val_accuracy_se": [0.018] * 12}
+    norms = {"train_grad_norm": [1.0] * 12, "train_weight_norm": [12.0] * 12}
+    stuck = record({"optimizer": {"kind": "adam", "lr": 1e-6}}, **series, **shares, **norms)
+    alone = replace(reference(0.1, 0.04), reference="constant", complete=False)
+    named = diagnose(stuck).verdicts[0]
+    assert named.code == "learning_rate_too_low"
+    assert diagnose(knowing(stuck, alone)).verdicts[0].code == named.code
+    assert attainment(knowing(stuck, alone)) == "unknown"
+    assert attainment(knowing(stuck, replace(alone, complete=True))) != "unknown"

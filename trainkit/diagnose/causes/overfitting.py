@@ -83,7 +83,7 @@ def evidence(record: Record) -> Verdict | None:
     )
     least = max(LARGE_RISE * scale, LARGE_SHARE * float(val.value[best]))
     large = rising and not stopped_early and rise >= least
-    unclear = not rising and record.attainable and attainment(record) == "unclear"
+    unclear = not rising and record.reference and attainment(record) == "unclear"
     if not large and (unclear or _as_good_as_reference(record)):
         sure = min(sure, HARMLESS)
     parted = np.flatnonzero(val.value - np.interp(val.step, train.step, train.value) > wide * scale)
