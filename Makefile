@@ -80,7 +80,7 @@ up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 	@$(BIN)/trainkit up --home "$(HOME_DIR)" --port $(PORT)
 
 # Twice as many processes as cores: most of the time a test waits for a lease, a process or a disk.
-test: setup curl chromium lint ## linters, types and every test (about a quarter of an hour on 2 cores)
+test: setup curl chromium lint ## linters, types and every test (about half an hour on 2 cores)
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadgroup --no-loadscope-reorder
 	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup --no-loadscope-reorder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainkit.diagnose.causes import CAUSES
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.investigation_history import DATA_CAUSES, OTHER_SPLIT, InvestigationHistory
 from trainkit.diagnose.recommendations import RecommendedSpec, recommend
@@ -101,7 +102,7 @@ def _untried(
         answered = [Verdict(one["code"], one["suspicion"], None, one["why"], {}) for one in findings["suspects"]]
     else:
         answered = [Verdict(one["code"], one["confidence"], None, "", dict(one["evidence"])) for one in verdicts]
-    patches = {change.name: change.patch for change in InvestigationHistory(record, ()).changes}
+    patches = {one.name: one.patch for cause in CAUSES.values() for one in cause.interventions(record)}
     # a change of the parts is tried to see whether they differ, and answers that they do
     tried = [patches.get(one["change"]) for one in findings["tried"] if one["change"] not in OTHER_SPLIT]
     tried += [one["patch"] for name in ("recommendations", "harmful") for one in findings[name]]

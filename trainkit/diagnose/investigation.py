@@ -272,7 +272,8 @@ class _Plan(InvestigationHistory):
                 if self.changed(changed) is None:
                     return []
                 label, document = at_share(fold_name(name, fold), share), self._document(changed, share)
-                changes = () if name == BASE else tuple(name.split("+"))
+                itself = self._result(name, share)
+                changes = () if itself is None else itself.variant.changes
                 variants.append(Variant(label, document, "folds", changed, cause, measure, share, changes, why))
         return variants
 

@@ -361,7 +361,8 @@ class InvestigationHistory:
         if effect is not None and skill is not None and change.undoes and change.measure == "val_loss":
             # probabilities may be worse where the predicted classes are not: a penalty keeps all of them near 1/2
             by_loss = self._of_constant_loss(effect)
-            skill = max(skill, by_loss, key=lambda one: one.gain / max(one.se, 1e-9))
+            if by_loss is not None and by_loss.gain > 0:  # what hurts, hurts by the skill
+                skill = max(skill, by_loss, key=lambda one: one.gain / max(one.se, 1e-9))
         return (
             None
             if effect is None or skill is None or samples is None
@@ -390,12 +391,16 @@ class InvestigationHistory:
         pairs = [(sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]]
         return gain(measure, [pair[0] for pair in pairs], [pair[1] for pair in pairs], spread)
 
-    def _of_constant_loss(self, effect: PairedEffect) -> PairedEffect:
-        """A gain of loss as a share of the loss of a constant prediction, which is skill by the logarithmic score."""
+    def _of_constant_loss(self, effect: PairedEffect) -> PairedEffect | None:
+        """A gain of loss as a share of the loss of a constant prediction, which is skill by the logarithmic score.
+
+        None where that loss is 0, or not known.
+        """
         base = self.base
-        constant = None if base is None or base.scores is None else float(base.scores.constant().loss.mean())
-        scale = 1 / constant if constant else 0.0
-        gain, se, low, high = (scale * value for value in (effect.gain, effect.se, effect.low, effect.high))
+        constant = 0.0 if base is None or base.scores is None else float(base.scores.constant().loss.mean())
+        if constant <= 0:
+            return None
+        gain, se, low, high = (value / constant for value in (effect.gain, effect.se, effect.low, effect.high))
         return replace(effect, gain=gain, se=se, low=low, high=high)
 
     def _of_seeds(self, result: VariantResult, measure: str) -> dict[int, SampleScores]:

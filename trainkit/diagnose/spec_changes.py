@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import numpy as np
-
 from trainkit.diagnose.record import Record
 from trainkit.spec.baselines import with_z_score
 from trainkit.spec.checks.training import why_sanity_check_skipped
@@ -94,12 +92,6 @@ def narrower_patch(record: Record) -> Patch | None:
     if model.kind in ("lstm", "gru"):
         return model_patch(record, hidden=max(4, model.hidden // 2))
     return None
-
-
-def has_risen(record: Record) -> bool:
-    """Whether the validation loss ends above its least value by 0.02 of a constant prediction's: there is what to stop."""
-    loss, scale = record.get("val_loss").value, record.scale
-    return len(loss) > 3 and bool(scale) and float(np.median(loss[-3:]) - loss.min()) > 0.02 * (scale or 0.0)
 
 
 def early_stop_patch(record: Record) -> Patch:

@@ -17,6 +17,8 @@ MIN_EVALUATIONS = 4
 """Least number of evaluations of a trend."""
 UNFINISHED_SKILL = 0.5
 """From this skill on a steady fall must exceed the noise, because it may be the slow end of training."""
+RISEN = 0.02
+"""Rise of the validation loss at the end, as a share of the baseline loss, from which on there is something to stop."""
 STEADY_TREND = 3.0
 """Mann's z of a steady trend: reached by seven evaluations each beyond the one before."""
 
@@ -88,3 +90,12 @@ def generalisation_gap(record: Record) -> float | None:
     if not len(train) or not len(val) or not scale:
         return None
     return float(np.median(val[-3:]) - np.median(train[-3:])) / scale
+
+
+def rise_at_end(record: Record) -> float:
+    """Return by how much the validation loss ends above its least value, as a share of the baseline; 0 if unknown.
+
+    The end is the median of the last 3 of at least 4 evaluations.
+    """
+    loss, scale = record.get("val_loss").value, record.scale
+    return float(np.median(loss[-3:]) - loss.min()) / scale if scale and len(loss) > 3 else 0.0

@@ -12,8 +12,8 @@ from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.held_out_data import SIGNIFICANT_ERRORS, parts_differ
 from trainkit.diagnose.performance import performance
 from trainkit.diagnose.record import Record, leading_count
-from trainkit.diagnose.spec_changes import Change, early_stop_patch, has_risen, regularized_patch
-from trainkit.diagnose.trends import standard_error, still_gaining
+from trainkit.diagnose.spec_changes import Change, early_stop_patch, regularized_patch
+from trainkit.diagnose.trends import RISEN, rise_at_end, standard_error, still_gaining
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
 CONFLICTING_SHARE = 0.01
@@ -211,7 +211,7 @@ def recommendations(record: Record) -> Iterator[Change]:
             "Label smoothing lowers the loss of contradicting a wrong label.",
             ("val_accuracy", "up", "a little", "Lukasik et al. 2020"),
         )
-    if has_risen(record):
+    if rise_at_end(record) > RISEN:
         yield Change(
             early_stop_patch(record),
             "Correctly labelled samples are learnt first: stop before the others are memorised.",

@@ -14,12 +14,19 @@ from trainkit.diagnose.record import LOW_SKILL, VERY_LOW_SKILL, Record, Series
 from trainkit.diagnose.spec_changes import (
     Change,
     early_stop_patch,
-    has_risen,
     model_patch,
     narrower_patch,
     regularized_patch,
 )
-from trainkit.diagnose.trends import NOISE_FACTOR, STEADY_TREND, generalisation_gap, standard_error, trend
+from trainkit.diagnose.trends import (
+    NOISE_FACTOR,
+    RISEN,
+    STEADY_TREND,
+    generalisation_gap,
+    rise_at_end,
+    standard_error,
+    trend,
+)
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
 WIDE_GAP = 0.15
@@ -146,8 +153,7 @@ def suspicion(record: Record) -> float:
     val, scale, gap = record.get("val_loss").value, record.scale, generalisation_gap(record)
     if gap is None or not scale or not len(val):
         return 0.0
-    rise = float(np.median(val[-3:]) - val.min()) / scale if len(val) > 3 else 0.0
-    return min(0.6, max(2 * (gap - 0.05), 4 * (rise - 0.02), 0.0))
+    return min(0.6, max(2 * (gap - 0.05), 4 * (rise_at_end(record) - RISEN), 0.0))
 
 
 def observable(record: Record) -> bool:
@@ -183,7 +189,7 @@ def recommendations(record: Record) -> Iterator[Change]:
             "A network of half the width can memorise less.",
             ("val_loss", "down", "a little", "rule of thumb"),
         )
-    if has_risen(record):
+    if rise_at_end(record) > RISEN:
         yield Change(
             early_stop_patch(record),
             "Later epochs only increase the gap between validation and training.",
