@@ -105,7 +105,7 @@ def judge_case(
     `examination`; `twins`: diagnose the twins without the fault, too.
     """
     found = examination(case, fresh=fresh, records=records, twins=twins)
-    worth = recommend and found.truth == "faulty"
+    worth = recommend and found.truth in ("faulty", "sound")
     opinions = {"passive": passive(case, found, worth)}
     if investigation is not None:
         file = InvestigationFile(case, investigation, records, fresh=fresh)
@@ -165,7 +165,9 @@ def _opinion(
     if not found["verdicts"]:
         raise RuntimeError(f"the diagnosis of case {case.name} has no verdict")
     first = found["recommendations"][0] if found["recommendations"] else None
-    effect = _effect_of(case, first, effective) if first is not None and recommend else None
+    # of a sound run what an alarm recommends: where it is better, the run was not as good as the data allow
+    aims = effective or [one["code"] for one in found["verdicts"][:1] if one["code"] not in QUIET]
+    effect = _effect_of(case, first, aims) if first is not None and recommend and aims else None
     return Opinion(
         [verdict["code"] for verdict in found["verdicts"]],
         [verdict["confidence"] for verdict in found["verdicts"]],
@@ -176,9 +178,9 @@ def _opinion(
     )
 
 
-def _effect_of(case: Case, first: Mapping[str, Any], effective: Sequence[Code]) -> dict[str, Any]:
-    """Return what a recommendation does, in the measure of the fault that it is for, else of the first that matters."""
+def _effect_of(case: Case, first: Mapping[str, Any], aims: Sequence[Code]) -> dict[str, Any]:
+    """Return what a recommendation does, in the measure of the fault that it is for, else of the first of `aims`."""
     run = trial(case.recipe, case.document)
     after = trial(case.recipe, merge_patch(case.document, first["patch"]))
-    code = first["code"] if first.get("code") in effective else effective[0]
+    code = first["code"] if first.get("code") in aims else aims[0]
     return measured_effect(code, run, after).as_dict()

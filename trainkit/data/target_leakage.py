@@ -12,6 +12,7 @@ from trainkit.data.dataset import ArrayInputs, Dataset, Inputs, TableInputs, mak
 from trainkit.data.drift import MAX_LISTED, subsample
 from trainkit.data.errors import DataError
 from trainkit.data.findings import Finding, finding
+from trainkit.data.noisy_target import MOST_COLUMNS, noisy_targets
 
 MIN_CLASS_SHARE = 0.995
 """Share of the samples outside the largest class that a leaking feature predicts."""
@@ -23,10 +24,10 @@ MOST_FEATURES, BLOCK_FEATURES = 4096, 64
 
 
 def find_target_leaks(dataset: Dataset) -> list[Finding]:
-    """Return a finding for each column or feature that predicts the target alone.
+    """Return a finding for each column or feature that predicts the target alone, or is the target with noise.
 
     Classes: K - 1 thresholds of the feature separate the K classes, or each category has one class. Numbers: the feature
-    orders the target, or its reverse. Combinations of features are not checked.
+    orders the target, or its reverse. Combinations of features are not checked. With noise: `noisy_targets`.
     """
     dataset = _with_target(dataset)
     y, inputs = dataset.targets, table_of(dataset.inputs) or dataset.inputs
@@ -46,7 +47,29 @@ def find_target_leaks(dataset: Dataset) -> list[Finding]:
             )
             message = f"{what} alone {does}: check whether it is known before the target"
             found.append(finding("warning", "target_leak", message, where))
+    alone = {one["where"] for one in found}
+    found += [one for one in _noisy(inputs, dataset.facts.target, rows, target) if one["where"] not in alone]
     return found[:MAX_LISTED]
+
+
+def _noisy(
+    inputs: Inputs, target: str | None, rows: NDArray[np.int64], y: NDArray[np.int64] | NDArray[np.float64]
+) -> Iterator[Finding]:
+    """Yield a finding for each column of numbers that looks like the target with noise."""
+    count = int(np.prod(inputs.values.shape[1:])) if isinstance(inputs, ArrayInputs) else 0
+    count = len(inputs.columns) if isinstance(inputs, TableInputs) else count
+    if count > MOST_COLUMNS + 1:
+        return
+    numbers = [one for one in _features(inputs, target, rows) if not one[3]]
+    if not numbers:
+        return
+    for place, share in noisy_targets(np.stack([one[2] for one in numbers], axis=1), y):
+        what, where = numbers[place][:2]
+        message = (
+            f"{what} shares {share:.0%} of its variance with the target and the rest with no other column, as the target "
+            "with noise would: check whether it is known before the target"
+        )
+        yield finding("warning", "target_leak", message, where)
 
 
 def _with_target(dataset: Dataset) -> Dataset:

@@ -19,7 +19,7 @@ from trainkit.diagnose.trends import MIN_EVALUATIONS
 from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Code, Suspect, Verdict
 from trainkit.spec.models import is_sklearn_model
 
-RULESET_VERSION = 10
+RULESET_VERSION = 11
 """Increment when a rule, a threshold or a recommendation changes: it is part of the ETag of a diagnosis."""
 SURE = 0.5
 """Least score of evidence, and least confidence of a verdict that stands behind another; weaker evidence makes a suspect."""

@@ -14,7 +14,6 @@ from trainkit.diagnose.causes.class_imbalance import UNBALANCED
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.causes.overfitting import LARGE_RISE
 from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
-from trainkit.diagnose.estimates import Z95
 from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE, SIGNIFICANT_ERRORS
 from trainkit.diagnose.investigation_history import (
     DATA_CAUSES,
@@ -35,7 +34,7 @@ from trainkit.diagnose.investigation_history import (
 from trainkit.diagnose.label_votes import LabelVotes, count_votes
 from trainkit.diagnose.measured_change import MeasuredChange, Measurement
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.variant_metrics import gap_to_test, rise_after_best, standard_error
+from trainkit.diagnose.variant_metrics import gap_closes, gap_to_test, rise_after_best
 from trainkit.diagnose.verdicts import Code, Verdict, graded_confidence
 
 MATERIAL_ABSOLUTE = 0.03
@@ -141,7 +140,7 @@ class _Conclusion:
         self._overfitting()
         self._of_parts()
         self._rest()
-        verdicts = order_by_cause(self.verdicts) if self.verdicts else [self._nothing_found()]
+        verdicts = self._in_order() if self.verdicts else [self._nothing_found()]
         if verdicts[0].code == "inconclusive":
             self._unsettled()
             likeliest = max((one["suspicion"] for one in self.suspects.values()), default=None)
@@ -162,6 +161,13 @@ class _Conclusion:
             self._message(verdicts, recommendations),
             self.attribution.posterior,
         )
+
+    def _in_order(self) -> list[Verdict]:
+        """Causes first. A repair that few validation samples have shown beyond noise was not too much for them."""
+        winner = self.attribution.winner
+        shown = winner is not None and winner.helped and any(one.code == self.attribution.code for one in self.verdicts)
+        last = [one for one in self.verdicts if shown and one.code == "validation_too_small"]
+        return [*order_by_cause([one for one in self.verdicts if one not in last]), *order_by_cause(last)]
 
     def _without_runs(self) -> InvestigationFindings:
         error = next((r.error for r in self.history.results if r.error is not None), None)
@@ -334,7 +340,12 @@ class _Conclusion:
             evidence = {"recall_of_small": low, "recall_of_others": high, "noise": 2 * error, "series": ["val_recall"]}
             confidence = graded_confidence(high - low, FOLDED_GAP, 0.5, 0.65)
             self.verdicts.append(Verdict(code, round(confidence, 3), self._since(code), words, evidence))
-        elif code in self.passive and effect.high < 2 * MATERIAL_RECALL and not self._is_unlearnt(bool(folds)):
+        elif (
+            code in self.passive
+            and effect.gain < MATERIAL_RECALL / 2
+            and effect.high < 2 * MATERIAL_RECALL
+            and not self._is_unlearnt(bool(folds))
+        ):
             self.refuted.append(code)
         elif code in self.passive:
             self._keep_passive(code, 0.8, best.change)
@@ -441,7 +452,7 @@ class _Conclusion:
         }
         before = None if base is None else rise_after_best(base)
         known = {name: rise for name, rise in rises.items() if rise is not None}
-        most = min((one.confidence - 0.01 for one in self.verdicts), default=1.0)  # what was repaired comes first
+        most = self._behind_repairs
         if before is None or before <= 0 or not known:
             self._keep_passive(code, 1.0, most=most)
             return
@@ -485,12 +496,16 @@ class _Conclusion:
             shown = any(one.effect.high < 0 for one in columns) or (inflation is not None and inflation.low > 0)
             # without copies training has fewer samples, so that only the control of equal size can refute them
             none = inflation is not None and inflation.high < LEAST_INFLATION and not columns
-            self._keep_passive("leakage", 1.2 if shown else 0.4 if none else 1.0, tested[0].change if tested else None)
+            factor = 1.2 if shown else 0.4 if none else 1.0
+            most = 0.98 if shown or inflation is None else self._behind_repairs
+            self._keep_passive("leakage", factor, tested[0].change if tested else None, most)
             found = next((v for v in self.verdicts if v.code == "leakage"), None)
             if found is not None and inflation is not None:
                 found.evidence["inflation_by_copies"] = inflation.as_dict()
         if "distribution_mismatch" in self.passive:
-            factor = {True: 1.2, False: 0.5, None: 1.0}[self._gap_closes()]
+            factor = {True: 1.2, False: 0.5, None: 1.0}[
+                gap_closes(self.record, self.history.tested.get("random_split"))
+            ]
             split = next((c for c in self.history.changes if c.name == "random_split"), None)
             self._keep_passive("distribution_mismatch", factor, split)
         else:
@@ -527,35 +542,6 @@ class _Conclusion:
         }
         confidence = graded_confidence(difference / error, SIGNIFICANT_ERRORS, 6, 0.7)
         self.verdicts.append(Verdict("distribution_mismatch", round(confidence, 3), None, words, evidence))
-
-    def _gap_closes(self) -> bool | None:
-        """Whether a random cut makes the parts alike where the shipped ones are not; None: not tried, or not clear.
-
-        It does where test comes nearer to validation beyond noise, or validation itself becomes better. It does not where
-        a difference of 0.05 is excluded.
-        """
-        tested = self.history.tested.get("random_split")
-        if tested is None:
-            return None
-        before, after = gap_to_test(tested.before, self.record.parts), gap_to_test(tested.after, self.record.parts)
-        if before is None or after is None:
-            return None
-        (was, was_se), (now, now_se) = before, after
-        reach = Z95 * math.hypot(was_se, now_se)
-        if was - now > reach or self._validates_better(tested):
-            return True
-        return False if was - now + reach < LEAST_DIFFERENCE else None
-
-    def _validates_better(self, tested: Tested) -> bool:
-        """Whether validation is better beyond noise after a random cut: both held-out parts may differ from training."""
-        name = "accuracy" if self.record.classification else "r2"
-        was, now = (one.metrics.get(f"val_{name}") for one in (tested.before, tested.after))
-        if was is None or now is None:
-            return False
-        error = math.hypot(
-            *(standard_error(name, one, "val", self.record.parts[1]) for one in (tested.before, tested.after))
-        )
-        return now - was > max(Z95 * error, LEAST_DIFFERENCE)
 
     def _rest(self) -> None:
         """Passive verdicts on training that the runs neither showed nor could refute."""
@@ -681,6 +667,11 @@ class _Conclusion:
         )
         if change is not None and change.name in self.history.tested:
             self.recommended.append((code, self.measure.change(self.history.tested[change.name], code)))
+
+    @property
+    def _behind_repairs(self) -> float:
+        """The most confidence of what no run has shown: what was repaired comes first."""
+        return min((one.confidence - 0.01 for one in self.verdicts), default=1.0)
 
     def _suspect(self, code: Code, suspicion: float, why: str) -> None:
         settled_by = [change.name for change in self.history.changes if code in change.targeted]

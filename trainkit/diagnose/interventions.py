@@ -91,8 +91,10 @@ def rate_tenfold(record: Record, cause: Code, repairs: float) -> Intervention:
     return Intervention("rate_tenfold", cause, patch, "val_loss", "Ten times the learning rate.", repairs)
 
 
-def longer(record: Record, cause: Code, repairs: float) -> Intervention:
-    return Intervention("longer", cause, longer_patch(record, 3), "val_loss", "Three times the epochs.", repairs)
+def longer(record: Record, cause: Code, repairs: float, *, undoes: bool = False) -> Intervention:
+    return Intervention(
+        "longer", cause, longer_patch(record, 3), "val_loss", "Three times the epochs.", repairs, undoes
+    )
 
 
 def batch_norm(record: Record, cause: Code, repairs: float) -> Iterator[Intervention]:

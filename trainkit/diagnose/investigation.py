@@ -40,7 +40,6 @@ from trainkit.diagnose.investigation_history import (
     ROUNDS,
     SIGNIFICANT,
     STANDARD,
-    WIDE,
     WITH_COPIES,
     WITHOUT_COPIES,
     InvestigationBudget,
@@ -88,6 +87,8 @@ LEAST_TO_VOTE = 0.15
 """Skill from which on a model's votes on labels say something."""
 PROMISING_Z = 1.0
 """Gain over its standard error from which on folds may show that a change helps."""
+NAMED_BEFORE = 0.5
+"""Weight of a cause that the record itself has named."""
 LEAST_SUSPECTED = 0.1
 """Weight of `class_imbalance` from which on folds are worth their runs."""
 
@@ -242,12 +243,17 @@ class _Plan(InvestigationHistory):
             best is None
             or self.priors.get("class_imbalance", 0.0) < LEAST_SUSPECTED
             or best.measure_p_value < SIGNIFICANT
-            or (best.effect.gain < MATERIAL_RECALL and not self.few_of_a_class)
+            or (best.effect.gain < self._recall_worth_folds and not self.few_of_a_class)
         ):
             return []
         why = "The samples of the small classes are validated by folds: one validation part has too few of them."
         changes = {BASE: {}, best.change.name: best.change.patch}
         return self._on_folds(changes, range(FOLDS), why, "class_imbalance", "val_recall")
+
+    @property
+    def _recall_worth_folds(self) -> float:
+        """Gain of recall on the one part from which on folds are asked: less where the record shows the fault."""
+        return MATERIAL_RECALL / 2 if self.priors.get("class_imbalance", 0.0) >= NAMED_BEFORE else MATERIAL_RECALL
 
     def _on_folds(
         self,
@@ -401,7 +407,7 @@ class _Plan(InvestigationHistory):
         best = [one for _, code in likely if (one := self._best_change(code)) is not None]
         # ... and of what was suspected before, if the validation part cannot exclude it
         suspected = [self._best_change(code) for code, weight in self.priors.items() if weight >= SUSPECTED]
-        best += [one for one in suspected if one is not None and one.skill.high >= WIDE]
+        best += [one for one in suspected if one is not None and one.skill.high >= one.change.material_gain]
         others = [
             one
             for one in self.tested.values()

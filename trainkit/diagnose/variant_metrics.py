@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from trainkit.diagnose.estimates import Z95, wilson_interval
-from trainkit.diagnose.investigation_history import VariantResult
+from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE
+from trainkit.diagnose.investigation_history import Tested, VariantResult
+from trainkit.diagnose.record import Record
 
 
 def rise_after_best(result: VariantResult) -> float | None:
@@ -43,3 +45,31 @@ def interval_width(result: VariantResult) -> float | None:
         return (high - low) / 2
     mean = float(scores.loss.mean())
     return Z95 * float(scores.loss.std(ddof=1)) / math.sqrt(len(scores.index)) / mean if len(scores.index) > 1 else None
+
+
+def gap_closes(record: Record, tested: Tested | None) -> bool | None:
+    """Return whether a random cut makes the parts alike where the shipped ones are not; None: not tried, or not clear.
+
+    It does where test comes nearer to validation beyond noise, or validation itself becomes better. It does not where
+    a difference of 0.05 is excluded.
+    """
+    if tested is None:
+        return None
+    before, after = gap_to_test(tested.before, record.parts), gap_to_test(tested.after, record.parts)
+    if before is None or after is None:
+        return None
+    (was, was_se), (now, now_se) = before, after
+    reach = Z95 * math.hypot(was_se, now_se)
+    if was - now > reach or _validates_better(record, tested):
+        return True
+    return False if was - now + reach < LEAST_DIFFERENCE else None
+
+
+def _validates_better(record: Record, tested: Tested) -> bool:
+    """Whether validation is better beyond noise after a random cut: both held-out parts may differ from training."""
+    name = "accuracy" if record.classification else "r2"
+    was, now = (one.metrics.get(f"val_{name}") for one in (tested.before, tested.after))
+    if was is None or now is None:
+        return False
+    error = math.hypot(*(standard_error(name, one, "val", record.parts[1]) for one in (tested.before, tested.after)))
+    return now - was > max(Z95 * error, LEAST_DIFFERENCE)

@@ -447,7 +447,10 @@ def test_same_change_of_several_causes_is_one_run() -> None:
 
 
 def voted(wrong: float, error: float, easy: bool) -> SampleScores:
-    """3000 votes: `wrong` of the labels are drawn anew; the model errs in `error` of them, where it is least sure."""
+    """3000 votes: `wrong` of the labels are drawn anew; the model errs in `error` of them, where it is least sure.
+
+    Half of what it leaves is for its next choice: the true class where it errs, else the class that it confuses with it.
+    """
     random = np.random.default_rng(3)
     truth = random.integers(0, 5, 3000)
     sure = np.sort(random.uniform(0.4, 1.0, 3000))[::-1]
@@ -455,7 +458,8 @@ def voted(wrong: float, error: float, easy: bool) -> SampleScores:
     errs = random.random(3000) < chance
     vote = np.where(errs, (truth + 1) % 5, truth)
     label = np.where(random.random(3000) < wrong, (truth + random.integers(1, 5, 3000)) % 5, truth)
-    shares = np.repeat((1 - sure[:, None]) / 4, 5, axis=1)
+    shares = np.repeat((1 - sure[:, None]) / 6, 5, axis=1)
+    shares[np.arange(3000), np.where(errs, truth, (truth + 1) % 5)] = (1 - sure) / 2
     shares[np.arange(3000), vote] = sure
     return SampleScores.of_classes(np.arange(3000), label, shares)
 
@@ -466,6 +470,8 @@ def test_votes_tell_wrong_labels_from_hard_samples() -> None:
     assert hard is not None
     assert clean is not None
     assert noisy.probability > 0.95
+    assert noisy.next_choice < 0.5
+    assert hard.next_choice > 0.8
     assert noisy.sure_error == pytest.approx(0.2, abs=0.04)
     assert noisy.sure_low < noisy.sure_error < noisy.sure_high
     assert hard.probability < 0.05
@@ -479,8 +485,11 @@ def test_votes_tell_many_wrong_labels_from_samples_that_are_hard_to_a_degree() -
     assert noisy is not None
     assert hard is not None
     assert noisy.sure_error / noisy.error == pytest.approx(hard.sure_error / hard.error, abs=0.08)
-    assert noisy.probability > 0.6
-    assert hard.probability < 0.2
+    assert (
+        noisy.next_choice == hard.next_choice == 1
+    )  # what the vote leaves is shared out evenly, so that it says nothing
+    assert noisy.probability > 0.5
+    assert hard.probability < 0.4
 
 
 def wrong_by_rank(share_of_sure: Callable[[float], float]) -> SampleScores:

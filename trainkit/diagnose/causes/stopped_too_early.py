@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from trainkit.diagnose.capacity import limit_symptom_confidence
 from trainkit.diagnose.cause import Cause, Intervention
-from trainkit.diagnose.interventions import longer, rate_tenfold, wider
+from trainkit.diagnose.interventions import UNUSUAL_RATE, longer, rate_tenfold, wider
+from trainkit.diagnose.performance import performance
 from trainkit.diagnose.plateau import held_back_by_dropout
+from trainkit.diagnose.rates import default_rate
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, early_stop_patch, longer_patch, rate_patch
 from trainkit.diagnose.trends import still_gaining
@@ -15,6 +17,10 @@ from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Verdict, graded
 
 FEW_STEPS = 500
 """A run with fewer steps than this is short for any network."""
+CUT_OFF = 0.6
+"""Suspicion of so short a run that ends at its best."""
+BEHIND = 0.8
+"""Probability that a run is short of what is attainable from which on its end at its best is no coincidence."""
 
 
 def evidence(record: Record) -> Verdict | None:
@@ -55,7 +61,7 @@ def suspicion(record: Record) -> float:
         return 0.0
     if int(loss.value.argmin()) < len(loss) - 2:
         return 0.0
-    return 0.6 if int(loss.step[-1]) < FEW_STEPS else 0.4
+    return CUT_OFF if int(loss.step[-1]) < FEW_STEPS else 0.4
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -73,7 +79,12 @@ def recommendations(record: Record) -> Iterator[Change]:
 
 def interventions(record: Record) -> Iterator[Intervention]:
     code = "stopped_too_early"
-    yield longer(record, code, 0.9)
+    # an end amid the fall is unusual, unless it is the rate that is: more epochs undo it
+    slow = record.spec.optimizer.lr < default_rate(record) / UNUSUAL_RATE
+    reached = performance(record)
+    behind = reached is not None and (reached.shortfall or 0.0) >= BEHIND
+    cut_off = not slow and (evidence(record) is not None or (behind and suspicion(record) >= CUT_OFF))
+    yield longer(record, code, 0.9, undoes=cut_off)
     yield rate_tenfold(record, code, 0.55)
     yield from wider(record, code, 0.3)
 
