@@ -53,8 +53,8 @@ RIVAL = 0.2
 """Probability from which on another cause that the same change repairs is a suspect."""
 RISE_ALONE = 0.9
 """Of the record's confidence in overfitting that it only suspected beside wrong labels, which the votes do not show."""
-SURE = 0.8
-"""Probability of wrong labels from which on votes alone are enough."""
+SURE, LIKELY = 0.8, 0.7
+"""Probability of wrong labels from which on votes alone are enough, and where the record makes them suspect as well."""
 MASKED = 0.75
 """Confidence in each of two faults whose changes helped only together."""
 SUSPECTED = 0.1
@@ -404,20 +404,23 @@ class _Conclusion:
             return
         probability = votes.probability
         # a run with another fault, or data that say little, look alike: without a trace in the record more is asked for
-        least = LEAST_CONFIDENCE if code in self.passive else SURE
+        least = LIKELY if code in self.passive else SURE
         if probability >= least and (code in self.passive or not self._has_other_fault):
             words = (
                 f"Models that have not seen a label contradict {votes.error:.0%} of the {votes.samples} labels, and "
                 f"{votes.sure_error:.0%} (95 % interval {votes.sure_low:.0%} to {votes.sure_high:.0%}) where they are "
-                "surest: confidence does not make them agree, as it would if the labels were right."
+                f"surest{_next_choice(votes)}: confidence does not make them agree, as it would if the labels were right."
             )
             self.verdicts.append(
                 Verdict(code, round(probability, 3), None, words, {**votes.as_dict(), "series": SERIES})
             )
         elif code in self.passive and probability < 0.2:
             self.refuted.append(code)
-        elif code in self.passive:
+        elif code in self.passive and code not in self.only_suspected:
             self._keep_passive(code, 1.0)
+        elif code in self.passive or (probability >= LEAST_CONFIDENCE and not self._has_other_fault):
+            why = f"models that have not seen a label contradict {votes.error:.0%} of the labels"
+            self._suspect(code, probability, why)
 
     @property
     def _has_other_fault(self) -> bool:
@@ -497,7 +500,7 @@ class _Conclusion:
             # without copies training has fewer samples, so that only the control of equal size can refute them
             none = inflation is not None and inflation.high < LEAST_INFLATION and not columns
             factor = 1.2 if shown else 0.4 if none else 1.0
-            most = 0.98 if shown or inflation is None else self._behind_repairs
+            most = 0.98 if shown or columns else self._behind_repairs
             self._keep_passive("leakage", factor, tested[0].change if tested else None, most)
             found = next((v for v in self.verdicts if v.code == "leakage"), None)
             if found is not None and inflation is not None:
@@ -766,6 +769,11 @@ class _Conclusion:
 
 
 SERIES = ["train_loss", "val_loss"]
+
+
+def _next_choice(votes: LabelVotes) -> str:
+    """Words on the place of contradicted labels, where it speaks for wrong ones."""
+    return ", and these labels are seldom the model's next choice" if votes.next_choice < 0.5 else ""
 
 
 def _calibrated(verdict: Verdict) -> Verdict:
