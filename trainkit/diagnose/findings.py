@@ -163,9 +163,10 @@ class _Conclusion:
         )
 
     def _in_order(self) -> list[Verdict]:
-        """Causes first. A repair that few validation samples have shown beyond noise was not too much for them."""
+        """Causes first. Where the validation samples have shown a repair beyond noise, they were not too few for it."""
         winner = self.attribution.winner
-        shown = winner is not None and winner.helped and any(one.code == self.attribution.code for one in self.verdicts)
+        shown = self._can_refute and winner is not None and winner.helped
+        shown = shown and any(one.code == self.attribution.code for one in self.verdicts)
         last = [one for one in self.verdicts if shown and one.code == "validation_too_small"]
         return [*order_by_cause([one for one in self.verdicts if one not in last]), *order_by_cause(last)]
 

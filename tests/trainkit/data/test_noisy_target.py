@@ -102,7 +102,9 @@ def test_any_numbers_are_answered(n: int, d: int, seed: int, target: str, size: 
     x = random.normal(size=(n, d)) * size * (random.random(d) < 0.8)
     x[random.random((n, d)) < 0.02] = np.nan
     x[random.random((n, d)) < 0.01] = np.inf
-    y = {"class": random.integers(0, 4, n), "number": random.normal(size=n) * max(size, 1e-3), "one": np.zeros(n)}[target]
+    y = {"class": random.integers(0, 4, n), "number": random.normal(size=n) * max(size, 1e-3), "one": np.zeros(n)}[
+        target
+    ]
     for place, share in noisy_targets(x, y):
         assert 0 <= place < d
         assert 0.6 <= share <= 1.01
