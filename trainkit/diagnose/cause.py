@@ -53,7 +53,6 @@ class Cause:
     evidence: the verdict where the record shows an effect of the cause; an unusual setting alone is none.
     recommendations: changes of the spec against it, the most promising first; they are checked before they are shown.
     explains: codes of the verdicts that it may produce as symptoms; these are listed after it.
-    imitates: codes whose evidence it produces as well: where it is suspected, the record cannot tell it from them.
     observable: whether this record could have shown it.
     suspicion: from 0 to 1, how plausible it is where the record does not show it: by the spec, and by weak signs.
     words: what it would mean, for a suspect whose record shows nothing of it.
@@ -67,7 +66,6 @@ class Cause:
     evidence: Callable[[Record], Verdict | None]
     recommendations: Callable[[Record], Iterable[Change]]
     explains: frozenset[Code] = frozenset()
-    imitates: frozenset[Code] = frozenset()
     observable: Callable[[Record], bool] = is_trained
     suspicion: Callable[[Record], float] = no_suspicion
     interventions: Callable[[Record], Iterable[Intervention]] = no_interventions

@@ -66,15 +66,8 @@ class Findings:
     reached: Performance | None
 
     def rival(self, code: Code) -> float:
-        """Return the suspicion of the likeliest cause that would leave the same evidence: by explaining or imitating it."""
-        return max(
-            (
-                one.suspicion
-                for one in self.suspects
-                if code in EXPLAINS.get(one.code, ()) or code in CAUSES[one.code].imitates
-            ),
-            default=0.0,
-        )
+        """Return the suspicion of the likeliest other cause of which it may be a symptom."""
+        return max((one.suspicion for one in self.suspects if code in EXPLAINS.get(one.code, ())), default=0.0)
 
 
 def diagnose(record: Record) -> Diagnosis:

@@ -283,7 +283,7 @@ def _bars(verdict: Mapping[str, Any], record: Record) -> list[Panel]:
         panels.append(Panel(lambda axes: _bar_panel(axes, norms, title, log=True), _left(norms)))
     if features := numbers.get("largest_features"):
         panels.append(Panel(lambda axes: _features_panel(axes, features, numbers), _left(features)))
-    if "evenness_of_errors" in numbers and evaluation.get("confusion_matrix"):
+    if "conflicting_samples" in numbers and evaluation.get("confusion_matrix"):
         panels.append(Panel(lambda axes: _errors_panel(axes, record), _left(map(str, evaluation.get("classes") or ()))))
     if "ratio" in numbers and evaluation.get("per_class"):
         names = [_cut(str(row["class"])) + " (1000)" for row in evaluation["per_class"]]

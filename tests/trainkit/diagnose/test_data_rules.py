@@ -26,7 +26,6 @@ from trainkit.data.report import report
 from trainkit.diagnose.causes import CAUSES
 from trainkit.diagnose.causes.class_imbalance import evidence as class_imbalance
 from trainkit.diagnose.causes.distribution_mismatch import evidence as distribution_mismatch
-from trainkit.diagnose.causes.label_noise import _error_evenness as evenness
 from trainkit.diagnose.causes.label_noise import evidence as label_noise
 from trainkit.diagnose.causes.leakage import evidence as leakage
 from trainkit.diagnose.causes.unscaled_inputs import evidence as unscaled_inputs
@@ -74,77 +73,10 @@ def test_label_noise_memorised() -> None:
     course = verdict.evidence["course"]
     assert (course["peak_epoch"], course["train_last"]) == (4, 1.0)
     assert course["fall"] == pytest.approx((0.7 + 0.72 + 0.7) / 3 - (0.52 + 0.5 + 0.5) / 3)
-    even = (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()
-    pairs = np.diag([40.0] * 10)
-    pairs[0, 1] = pairs[1, 0] = 90
-    surer = label_noise(record(**noisy(), evaluation={"confusion_matrix": even}))
-    less = label_noise(record(**noisy(), evaluation={"confusion_matrix": pairs.tolist()}))
-    assert surer is not None
-    assert less is not None
-    assert less.confidence < verdict.confidence < surer.confidence
-    assert surer.evidence["evenness_of_errors"] > 1
     # a fall within the noise; a training part that was ahead from the beginning (too few samples); validation holds
     assert label_noise(record(**{**noisy(), "val_accuracy_se": [0.1] * 12})) is None
     assert label_noise(record(**{**noisy(), "train_accuracy": [0.9] * 4 + [1.0] * 8})) is None
     assert label_noise(record(**well())) is None
-
-
-def test_label_noise_by_even_errors() -> None:
-    """A third of the labels drawn anew: errors of a uniform multinomial have the entropy that is expected of them."""
-    random = np.random.default_rng(0)
-    cells = np.flatnonzero(~np.eye(10, dtype=bool))
-    for m in (40, 90, 400):
-        found = []
-        for _ in range(20):
-            matrix = 20 * np.eye(10)
-            np.add.at(matrix.reshape(-1), random.choice(cells, m), 1)
-            found.append(evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})))
-        assert np.mean(np.array(found, np.float64)) == pytest.approx(1.0, abs=0.01), m
-
-
-def test_label_noise_not_while_the_model_improves() -> None:
-    matrix = 40 * np.eye(10) + 2
-    assert evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})) is not None
-    unfinished = well(train_loss=np.linspace(2.0, 1.0, 12).tolist(), val_loss=np.linspace(2.0, 1.0, 12).tolist())
-    assert evenness(record(**unfinished, evaluation={"confusion_matrix": matrix.tolist()})) is None
-
-
-def test_label_noise_not_by_uninformative_errors() -> None:
-    even = {"evaluation": {"confusion_matrix": (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()}}
-    assert label_noise(record(**well(), **even)) is not None
-    nothing = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
-    assert label_noise(record(**well(**nothing), **even)) is None
-    drifted = found(("drift", "x is distributed differently in test than in train (KS 0.30)"))
-    assert label_noise(record(**well(), **even, **drifted)) is None
-    few = {"evaluation": {"confusion_matrix": (np.ones((4, 4)) + 5 * np.eye(4)).tolist()}}
-    assert label_noise(record(**well(), **few)) is None
-
-
-def test_label_noise_by_memorisation_without_validation_gain() -> None:
-    """Two even classes: training learns all, validation never more than 0.15 of ln 2."""
-    two = facts(classes={"a": 1000, "b": 1000})
-    baseline = math.log(2)
-    val = [baseline * share for share in (0.95, 0.9, 0.85, 0.9, 1.0, 1.1, 1.2, 1.3)]
-    train = [baseline * share for share in (0.95, 0.85, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)]
-    flat = {"val_accuracy": [0.7] * 8, "train_accuracy": [0.75] * 8, "val_accuracy_se": [0.03] * 8}
-    verdict = label_noise(record(about=two, **well(val_loss=val, train_loss=train, **flat)))
-    assert verdict is not None
-    assert verdict.evidence["by_heart"] == pytest.approx(
-        {"best_val_skill": 0.15, "standard_error": 0.03 / baseline, "train_skill": 0.9}
-    )
-    # where validation has learnt next to nothing, training is soon twice as far; of classes that overlap it is a hint
-    soon = [baseline * share for share in (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)]
-    little = [baseline * share for share in (1.0, 0.97, 0.95, 0.93, 0.95, 0.96, 0.97, 0.97)]
-    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **flat))) is not None
-    # right in nine of ten: it is the loss that went wrong, not the labels
-    accurate = {**flat, "val_accuracy": [0.9] * 8}
-    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **accurate))) is None
-    some = [baseline * share for share in (0.9, 0.8, 0.75, 0.9, 1.0, 1.1, 1.2, 1.3)]
-    hint = label_noise(record(about=two, **well(val_loss=some, train_loss=train, **flat)))
-    assert hint is not None
-    assert hint.confidence < 0.5
-    learnt = [baseline * share for share in (0.9, 0.6, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)]
-    assert label_noise(record(about=two, **well(val_loss=learnt, train_loss=train, **flat))) is None
 
 
 def test_label_noise_by_duplicates_with_different_labels() -> None:

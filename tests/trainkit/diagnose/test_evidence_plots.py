@@ -161,7 +161,7 @@ def test_evidence_plot_truncates_layers_classes_and_text() -> None:
         "per_class": [{"class": f"class number {k}", "recall": k / n, "support": k} for k in range(n)],
     }
     many = record(**well(), evaluation=evaluation)
-    assert near(drawn({"ratio": 9.0, "evenness_of_errors": 1.0, "series": ["val_recall"]}, many), style.TRAIN) > 400
+    assert near(drawn({"ratio": 9.0, "conflicting_samples": 0, "series": ["val_recall"]}, many), style.TRAIN) > 400
     verdict = Verdict("leakage", 0.9, None, "word " * 400, {"series": ["val_loss"]})
     assert len(picture(evidence.evidence(verdict.as_dict(), layered))) < 1000
 

@@ -17,19 +17,16 @@ from trainkit.spec.patch import replacing
 
 HEAVY_TAILS = 4.0
 """mse / mae^2 of the residuals: pi/2 = 1.57 for a normal, 2 for a Laplace distribution. From 4 on outliers dominate."""
-HEAVY_KURTOSIS = 12.0
-"""m4 / m2^2 of the residuals: 3 for a normal, 6 for a Laplace distribution. From 12 on outliers dominate."""
 FITTED_BY_OTHERS = 0.4
 """Most confidence in outliers where a reference model is clearly better, though it minimises squared errors as well."""
 MIN_RESIDUALS = 30
-"""Least number of residuals for these statistics."""
+"""Least number of residuals for this ratio."""
 
 
 def evidence(record: Record) -> Verdict | None:
     """Wrong loss: squared error on classes, a regression target with few whole values, or outliers.
 
-    Outliers: squared error where mse / mae^2 of the training or validation residuals is >= 4, or the kurtosis of the
-    validation residuals is >= 12.
+    Outliers: squared error where mse / mae^2 of the training or validation residuals is >= 4.
     """
     kind = record.spec.loss.kind if record.spec.loss else None
     if record.classification:
@@ -83,35 +80,22 @@ def _outliers(record: Record) -> Verdict | None:
     # strong dropout itself produces large training residuals
     sizes = zip(("train", "val"), (0 if dropout_gap(record) else record.parts[0], record.parts[1]), strict=True)
     ratio = max((_tail_ratio(record, split) for split, size in sizes if size >= MIN_RESIDUALS), default=0.0)
-    peaked = _kurtosis(record)
-    if ratio < HEAVY_TAILS and peaked < HEAVY_KURTOSIS:
+    if ratio < HEAVY_TAILS:
         return None
-    confidence = graded_confidence(max(ratio / HEAVY_TAILS, peaked / HEAVY_KURTOSIS), 1, 4, 0.5, 0.8)
+    confidence = graded_confidence(ratio / HEAVY_TAILS, 1, 4, 0.5, 0.8)
     if attainment(record) == "short":  # a reference fits them: these are errors of the model, not outliers of the data
         confidence = min(confidence, FITTED_BY_OTHERS)
     return Verdict(
         "wrong_loss",
         confidence,
         int(record.get("train_loss").epoch[0]),
-        f"A few large residuals dominate the squared error: mse / mae^2 is {ratio:.3g} (normal distribution: 1.57), the "
-        f"kurtosis {peaked:.3g} (normal distribution: 3).",
+        f"A few large residuals dominate the squared error: mse / mae^2 is {ratio:.3g} (normal distribution: 1.57).",
         {
             "mse_over_mae_squared": ratio,
             "threshold": HEAVY_TAILS,
-            "kurtosis": peaked,
-            "kurtosis_threshold": HEAVY_KURTOSIS,
             "series": ["val_mse", "val_mae", "val_loss", "val_loss_se"],
         },
     )
-
-
-def _kurtosis(record: Record) -> float:
-    """Return m4 / m2^2 of the validation residuals as 1 + n (se / mse)^2, se that of the squared residuals."""
-    loss, errors, n = record.get("val_loss"), record.get("val_loss_se"), record.parts[1]
-    if n < MIN_RESIDUALS or len(loss) < 3 or len(loss) != len(errors):
-        return 0.0
-    at = _near_best(record)
-    return float(1 + n * np.median(errors.value[at] / np.maximum(loss.value[at], 1e-300)) ** 2)
 
 
 def _tail_ratio(record: Record, split: str) -> float:
@@ -140,8 +124,7 @@ def suspicion(record: Record) -> float:
         return 0.4 if kind in ("mse", "mae", "hinge") else 0.0
     if kind != "mse" or record.facts.target_width > 1:
         return 0.0
-    heavy = max(_tail_ratio(record, "val") / HEAVY_TAILS, _kurtosis(record) / HEAVY_KURTOSIS)
-    return min(0.5, max(0.0, heavy - 0.5))
+    return min(0.5, max(0.0, _tail_ratio(record, "val") / HEAVY_TAILS - 0.5))
 
 
 def recommendations(record: Record) -> Iterator[Change]:
