@@ -13,7 +13,7 @@ from trainkit.diagnose.causes import CAUSES, EXPLAINS
 from trainkit.diagnose.causes.class_imbalance import UNBALANCED
 from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.causes.overfitting import LARGE_RISE
-from trainkit.diagnose.diagnosis import NAMED, diagnose, order_by_cause
+from trainkit.diagnose.diagnosis import DOUBTFUL, NAMED, diagnose, order_by_cause
 from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE, SIGNIFICANT_ERRORS
 from trainkit.diagnose.investigation_history import (
     DATA_CAUSES,
@@ -572,7 +572,7 @@ class _Conclusion:
             del self.suspects[main]
             self._keep_passive(main, UNCONFIRMED)
         for code, suspicion in self.passive_suspicions.items():
-            if suspicion < LEAST_CONFIDENCE:
+            if suspicion < (DOUBTFUL if self._learns_nothing else LEAST_CONFIDENCE):
                 continue
             tested = [one for one in self.history.tested.values() if code in one.change.targeted]
             if self.verdicts or not tested:
