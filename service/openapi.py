@@ -437,6 +437,7 @@ KEPT_FOR_A_TIME = (
         "/diagnosis",
         "/diagnosis/{index}.png",
         "/diagnosis:investigate",
+        "/mirrors/{mirror_id}/jobs/{job_id}/retry",
     ),
 )
 """Ends of addresses that tell what retention may have removed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from service.errors import HttpProblem
 from service.jobs.tables import Job
@@ -18,6 +19,11 @@ def check_not_purged(job: Job, part: Part) -> None:
     if purge is not None:
         detail = f"The {part} of this job were removed: {purge.get('reason', UNKNOWN)}."
         raise HttpProblem(410, "removed", detail, removed_at=purge.get("at"))
+
+
+def is_purged(purged: Mapping[str, Any] | None, part: Part) -> bool:
+    """Whether a job's field `purged` says that the part is gone."""
+    return (purged or {}).get(part) is not None
 
 
 def why_no_checkpoint(job: Job) -> str | None:

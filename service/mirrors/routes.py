@@ -115,7 +115,7 @@ def backfill_mirror(
     request: Annotated[BackfillIn | None, Body()] = None,
 ) -> BackfillOut:
     """Enqueues jobs to be copied from their beginning; a run that exists is found again, and nothing in it is doubled. 409
-    where the mirror is not active.
+    where the mirror is not active. Jobs whose metrics were removed are left out; 422 where one of `jobs` is such a job.
     """
     enqueued, has_more = service.backfill(session, who, mirror_id, request or BackfillIn())
     return BackfillOut(enqueued=enqueued, has_more=has_more)
@@ -155,6 +155,6 @@ def get_mirrored_job(mirror_id: str, job_id: str, who: Reader, session: ReadSess
 )
 def retry_mirrored_job(mirror_id: str, job_id: str, who: Writer, session: WriteSession) -> MirroredJobOut:
     """From its beginning, now, also where it was given up. A run that exists is found again, and nothing in it is doubled;
-    one that was deleted is created anew. 409 where the mirror is not active.
+    one that was deleted is created anew. 409 where the mirror is not active; 410 where the job's metrics were removed.
     """
     return mirrored_job_out(service.retry(session, who, mirror_id, job_id))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -10,6 +12,7 @@ from service.context import Context
 from service.database import db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.jobs import repository as jobs
+from service.jobs.retention_status import check_not_purged, is_purged
 from service.mirrors import repository
 from service.mirrors.schemas import MAX_BACKFILL, BackfillIn, MirrorIn, MirrorPatch
 from service.mirrors.stored_tokens import set_token
@@ -148,27 +151,44 @@ def find_job(session: Session, who: Principal, mirror_id: str, job_id: str) -> M
 
 
 def backfill(session: Session, who: Principal, mirror_id: str, request: BackfillIn) -> tuple[int, bool]:
-    """Enqueue jobs; returns how many, and whether there are more. Raises 404, 409 where the mirror is not active, 422."""
+    """Enqueue jobs; returns how many, and whether there are more. Raises 404, 409 where the mirror is not active, 422.
+
+    Jobs whose metrics retention has taken are no source of a copy: it would show a run without its history.
+    """
     mirror = find(session, who, mirror_id, lock=True)
     if not mirror.active:
         detail = "The mirror is not active. PATCH it with `active: true` first."
         raise HttpProblem(409, "mirror_inactive", detail)
     if request.jobs is None:
-        found = list(repository.jobs_to_backfill(session, mirror, "", MAX_BACKFILL))
+        found = list(islice(_never_copied(session, mirror), MAX_BACKFILL))
         repository.backfill(session, mirror.id, found)
         return len(found), len(found) == MAX_BACKFILL
     ids = list(dict.fromkeys(request.jobs))
     for index, job_id in enumerate(ids):
-        if jobs.get(session, who.project_id, job_id) is None:
+        job = jobs.get(session, who.project_id, job_id)
+        if job is None:
             what = f"there is no job {job_id!r} in this project"
             raise _invalid(f"/jobs/{index}", "unknown_job", what, "GET /v1/jobs lists them.")
+        if is_purged(job.purged, "metrics"):
+            what = f"the metrics of job {job_id!r} were removed, so that its copy would have no history"
+            raise _invalid(f"/jobs/{index}", "removed", what, "Leave the job out; what was copied of it before stays.")
     repository.backfill(session, mirror.id, ids)
     return len(ids), False
 
 
+def _never_copied(session: Session, mirror: Mirror) -> Iterator[str]:
+    """Yield the ids of the jobs that the mirror has not copied and can copy."""
+    after = ""
+    while rows := repository.jobs_to_backfill(session, mirror, after, MAX_BACKFILL):
+        yield from (job_id for job_id, purged in rows if not is_purged(purged, "metrics"))
+        after = rows[-1][0]
+
+
 def retry(session: Session, who: Principal, mirror_id: str, job_id: str) -> MirroredJob:
-    """Copy a job again from its beginning, now. Raises 404, 409 where the mirror is not active."""
+    """Copy a job again from its beginning, now. Raises 404, 409 where the mirror is not active, 410 without its metrics."""
     find_job(session, who, mirror_id, job_id)
+    if (job := jobs.get(session, who.project_id, job_id)) is not None:
+        check_not_purged(job, "metrics")
     backfill(session, who, mirror_id, BackfillIn(jobs=[job_id]))
     session.expire_all()
     return find_job(session, who, mirror_id, job_id)

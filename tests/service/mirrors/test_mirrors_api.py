@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from service.jobs.tables import Job
 from service.mirrors.stored_tokens import token_of
 from service.outbox.tables import Mirror
 from service.secret_box import SecretBox
@@ -76,6 +77,29 @@ def test_jobs_are_enqueued_when_they_start_and_earlier_ones_on_demand(service: S
     listed = service.client.get(f"/v1/mirrors/{mirror['id']}/jobs?state=pending&job={earlier}").json()["data"]
     assert [one["job"] for one in listed] == [earlier]
     assert service.client.get(f"/v1/mirrors/{mirror['id']}").json()["jobs"]["pending"] == 2
+
+
+def test_a_job_without_its_metrics_is_not_copied_as_one_without_a_history(service: Served) -> None:
+    jobs = []
+    for _ in range(2):
+        jobs.append(service.submit())
+        service.finish(service.claim())
+    mirror = create_mirror(service, url=SERVER)
+    path = f"/v1/mirrors/{mirror['id']}"
+    service.client.post(f"{path}/backfill", json={"jobs": jobs[:1]}).raise_for_status()
+    with service.sessions.begin() as session:
+        session.execute(
+            update(Job).values(purged={"metrics": {"at": "2026-01-01T00:00:00Z", "reason": "older than 30 days"}})
+        )
+    assert service.client.post(f"{path}/backfill").json() == {"enqueued": 0, "has_more": False}
+    answer = service.client.post(f"{path}/backfill", json={"jobs": jobs[1:]})
+    (error,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (error["pointer"], error["code"]) == ("/jobs/0", "removed")
+    answer = service.client.post(f"{path}/jobs/{jobs[0]}/retry")
+    assert assert_problem(answer, 410, "removed")["removed_at"] == "2026-01-01T00:00:00Z"
+    with service.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == jobs[1]).values(purged=None))
+    assert service.client.post(f"{path}/backfill").json() == {"enqueued": 1, "has_more": False}
 
 
 def test_an_inactive_mirror_takes_nothing(service: Served) -> None:
