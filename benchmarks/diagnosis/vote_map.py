@@ -1,6 +1,6 @@
 """The map from votes to the probability of wrong labels of `trainkit.diagnose.label_votes`: simulated, fitted, printed.
 
-    python -m benchmarks.diagnosis.vote_map --draws 3800 --jobs 2
+    python -m benchmarks.diagnosis.vote_map --jobs 2
 
 Each draw is a dataset of the pool, some of its samples, noise in the inputs or none, and a share of wrong labels. Networks
 of scikit-learn vote by three folds. The report is of datasets that were left out of the fit, one at a time.
@@ -27,7 +27,7 @@ Draw = tuple[str, float, LabelVotes]
 
 
 def draw(number: int) -> Draw | None:
-    """Return (dataset, share of wrong labels, votes) of a draw; None with fewer than three classes, or too few votes."""
+    """Return (dataset, share of wrong labels, votes) of a draw; None where the map is not asked."""
     from sklearn.neural_network import MLPClassifier
 
     random = np.random.default_rng([77, number])
@@ -60,7 +60,7 @@ def draw(number: int) -> Draw | None:
         shares[:, model.classes_] = model.predict_proba(values[held])
         runs.append(SampleScores.of_classes(np.flatnonzero(held), labels[held], shares))
     votes = count_votes(runs)
-    return None if votes is None or votes.classes < 3 else (name, share, votes)
+    return None if votes is None or votes.next_choice is None else (name, share, votes)
 
 
 def features(votes: LabelVotes) -> list[float]:
@@ -70,7 +70,7 @@ def features(votes: LabelVotes) -> list[float]:
         (votes.sure_error, votes.sure_samples),
         (votes.top_error, votes.top_samples),
     )
-    return [*(_logit(share, samples) for share, samples in shares), votes.next_choice]
+    return [*(_logit(share, samples) for share, samples in shares), votes.next_choice or 0.0]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     from sklearn.metrics import roc_auc_score
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=3800)
+    parser.add_argument("--draws", type=int, default=2500)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
     with ProcessPoolExecutor(options.jobs) as pool:
@@ -94,6 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
     model = LogisticRegression(C=3, max_iter=5000).fit(x, wrong)
     print(f"{len(rows)} draws; intercept {model.intercept_[0]:.2f}, weights {np.round(model.coef_[0], 2).tolist()}")
     print(f"area under the ROC curve on datasets left out: {roc_auc_score(wrong, held_out):.3f}")
+    limits = [votes.by_limits for _, _, votes in rows]
+    print(f"by the limits alone: {roc_auc_score(wrong, limits):.3f}")
     for share in sorted({share for _, share, _ in rows}):
         of_share = held_out[[one[1] == share for one in rows]]
         print(

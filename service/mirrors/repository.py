@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, Text, and_, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, rows_changed
@@ -86,13 +86,12 @@ def backfill(session: Session, mirror_id: str, job_ids: Sequence[str]) -> None:
     session.execute(again.values(**COPY_BEGINNING, fence=MirroredJob.fence + 1).execution_options(**NO_SYNC))
 
 
-def jobs_to_backfill(
-    session: Session, mirror: Mirror, after: str, limit: int
-) -> Sequence[Row[str, dict[str, Any] | None]]:
-    """Return (id, purged) of started jobs of the mirror's project, after an id, that it has not copied yet."""
+def jobs_to_backfill(session: Session, mirror: Mirror, limit: int) -> Sequence[str]:
+    """Return ids of started jobs of the mirror's project that it has not copied yet, and whose metrics are there."""
     copied = select(MirroredJob.job_id).where(MirroredJob.mirror_id == mirror.id, MirroredJob.job_id == Job.id)
-    jobs = select(Job.id, Job.purged).where(Job.project_id == mirror.project_id, Job.id > after, ~copied.exists())
-    return session.execute(jobs.where(Job.started_at.is_not(None)).order_by(Job.id).limit(limit)).all()
+    jobs = select(Job.id).where(Job.project_id == mirror.project_id, Job.started_at.is_not(None), ~copied.exists())
+    has_metrics = or_(Job.purged.is_(None), cast(Job.purged, Text).not_like('%"metrics":%'))
+    return session.scalars(jobs.where(has_metrics).order_by(Job.id).limit(limit)).all()
 
 
 def hasten(session: Session, mirror_id: str) -> None:

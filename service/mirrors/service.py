@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -160,7 +158,7 @@ def backfill(session: Session, who: Principal, mirror_id: str, request: Backfill
         detail = "The mirror is not active. PATCH it with `active: true` first."
         raise HttpProblem(409, "mirror_inactive", detail)
     if request.jobs is None:
-        found = list(islice(_never_copied(session, mirror), MAX_BACKFILL))
+        found = repository.jobs_to_backfill(session, mirror, MAX_BACKFILL)
         repository.backfill(session, mirror.id, found)
         return len(found), len(found) == MAX_BACKFILL
     ids = list(dict.fromkeys(request.jobs))
@@ -174,14 +172,6 @@ def backfill(session: Session, who: Principal, mirror_id: str, request: Backfill
             raise _invalid(f"/jobs/{index}", "removed", what, "Leave the job out; what was copied of it before stays.")
     repository.backfill(session, mirror.id, ids)
     return len(ids), False
-
-
-def _never_copied(session: Session, mirror: Mirror) -> Iterator[str]:
-    """Yield the ids of the jobs that the mirror has not copied and can copy."""
-    after = ""
-    while rows := repository.jobs_to_backfill(session, mirror, after, MAX_BACKFILL):
-        yield from (job_id for job_id, purged in rows if not is_purged(purged, "metrics"))
-        after = rows[-1][0]
 
 
 def retry(session: Session, who: Principal, mirror_id: str, job_id: str) -> MirroredJob:

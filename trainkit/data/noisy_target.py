@@ -15,9 +15,12 @@ LEAST_EXPLAINED = 0.6
 BEYOND_CHANCE = 1.645
 """Standard deviations above what chance explains from which on a column shares something with the others."""
 LEAST_RELATED = 0.5
-"""Share of the other columns that must share something among themselves; where none does, a column alone says nothing."""
+"""Share of the other columns that must share something among themselves: else a column alone is no exception."""
 FEWEST_SAMPLES, FEWEST_OTHERS, MOST_COLUMNS, MOST_ROWS = 100, 3, 256, 2000
-MOST_CANDIDATES, MOST_COMPARED = 64, 8
+LEAST_KNOWN = 0.9
+"""Share of a column's values that are known."""
+MOST_COMPARED, FEW, ONE_IN = 8, 2, 10
+"""Others that are looked at for a relation; two columns, or one in ten, may look like the target."""
 PLAINLY = 5.0
 """Standard errors of a correlation with one other column from which on no more is computed."""
 GROUPS, SAMPLES_OF_A_GROUP = 20, 20
@@ -26,35 +29,45 @@ CLIPPED = 3.0
 """Deviations at which a column is cut off before it is squared."""
 
 
-def noisy_targets(columns: Floats, target: NDArray[np.int64] | Floats) -> list[tuple[int, float]]:
+def noisy_targets(
+    columns: Floats, target: NDArray[np.int64] | Floats, beside: Floats | None = None
+) -> list[tuple[int, float]]:
     """Return (index, share of its variance that the target explains) of each of the columns that looks like the target.
 
-    columns: (n, d), target: (n,) class numbers or numbers. r is what the classes' means, or lines within groups of the
-    target, leave of a column. It shares nothing with the others if their r and r^2 explain no more of its r than
-    chance: R^2 of m regressors and e degrees of freedom left is then Beta(m / 2, e / 2). Columns alone in that are
-    reported: half of the others must share something.
+    columns: (n, d), target: (n,) class numbers or numbers. beside: (n, e), columns that others may be related to and that
+    are no candidates. r is what the classes' means, or lines within groups of the target, leave of a column. It shares
+    nothing with the others if their r and r^2 explain no more of its r than chance: R^2 of m regressors and e degrees of
+    freedom left is then Beta(m / 2, e / 2). Such a column is reported where it is an exception: two at most, or one in
+    ten, and half of the others share something.
     """
     rows = np.random.default_rng(0).permutation(len(target))[:MOST_ROWS]
-    x, y = columns[rows], target[rows]
+    y, many = target[rows], columns.shape[1]
+    x = columns[rows] if beside is None else np.concatenate([columns[rows], beside[rows]], axis=1)
     known = np.isfinite(x)
     x = np.where(known, x, 0.0)
+    scale = np.abs(x).max(0, initial=0.0)
+    x = x / np.where(scale > 0, scale, 1.0)
     mean = x.sum(0) / np.maximum(known.sum(0), 1)
     x = np.where(known, x - mean, 0.0)
-    scale = np.abs(x).max(0, initial=0.0)
-    varied = np.flatnonzero((scale > 0) & (known.mean(0) >= 0.9))
+    varied = np.flatnonzero((np.abs(x).max(0, initial=0.0) > 0) & (known.mean(0) >= LEAST_KNOWN))
     if len(y) < FEWEST_SAMPLES or not FEWEST_OTHERS < len(varied) <= MOST_COLUMNS or not np.isfinite(y).all():
         return []
-    x = x[:, varied] / scale[varied]
+    x = x[:, varied]
     explains = _basis(y)
     left, free = _without(x, explains), len(y) - explains.shape[1]
     share = 1 - (left**2).sum(0) / free * (len(y) - 1) / (x**2).sum(0)
-    order = np.argsort(-share, kind="stable")
-    likely = [place for place in order[:MOST_CANDIDATES].tolist() if share[place] >= LEAST_EXPLAINED]
-    alone = [place for place in likely if not _is_related(left, place, explains, free)]
-    if not alone:
-        return []
+    order = [place for place in np.argsort(-share, kind="stable").tolist() if varied[place] < many]
+    likely = [place for place in order if share[place] >= LEAST_EXPLAINED]
+    most, alone = max(FEW, len(varied) // ONE_IN), []
+    for place in likely:
+        if not _is_related(left, place, explains, free):
+            alone.append(place)
+        if len(alone) > most:
+            return []  # no exception: what these columns are like is how all are
     others = [place for place in range(len(varied)) if place not in alone]
-    compared = [others[place] for place in range(0, len(others), -(-len(others) // MOST_COMPARED))]
+    if not alone or len(others) < FEWEST_OTHERS:
+        return []
+    compared = others[:: -(-len(others) // MOST_COMPARED)]
     # beside what looks like the target all others would be related to it
     among = np.delete(left, alone, axis=1)
     related = [_is_related(among, others.index(place), explains, free) for place in compared]
@@ -68,6 +81,7 @@ def _basis(y: NDArray[np.int64] | Floats) -> Floats:
     if y.dtype.kind == "i":
         members = (y[:, None] == np.unique(y)[None]).astype(np.float64)
     else:
+        y = y / (float(np.abs(y).max(initial=0.0)) or 1.0)  # sums of the largest floats overflow
         ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
         groups = ranks * min(GROUPS, max(2, len(y) // SAMPLES_OF_A_GROUP)) // len(y)
         members = (groups[:, None] == np.unique(groups)[None]).astype(np.float64)

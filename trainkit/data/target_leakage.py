@@ -12,7 +12,7 @@ from trainkit.data.dataset import ArrayInputs, Dataset, Inputs, TableInputs, mak
 from trainkit.data.drift import MAX_LISTED, subsample
 from trainkit.data.errors import DataError
 from trainkit.data.findings import Finding, finding
-from trainkit.data.noisy_target import MOST_COLUMNS, noisy_targets
+from trainkit.data.noisy_target import MOST_COLUMNS, MOST_ROWS, noisy_targets
 
 MIN_CLASS_SHARE = 0.995
 """Share of the samples outside the largest class that a leaking feature predicts."""
@@ -21,6 +21,8 @@ MIN_RANK_CORRELATION = 0.999
 MIN_SAMPLES, MIN_SAMPLES_PER_CLASS = 50, 5
 """Least number of samples, so that it is not chance."""
 MOST_FEATURES, BLOCK_FEATURES = 4096, 64
+MOST_CATEGORIES = 10
+"""Of a column of categories, that a column of numbers may be related to."""
 
 
 def find_target_leaks(dataset: Dataset) -> list[Finding]:
@@ -53,23 +55,35 @@ def find_target_leaks(dataset: Dataset) -> list[Finding]:
 
 
 def _noisy(
-    inputs: Inputs, target: str | None, rows: NDArray[np.int64], y: NDArray[np.int64] | NDArray[np.float64]
+    inputs: Inputs, target: str | None, given: NDArray[np.int64], y: NDArray[np.int64] | NDArray[np.float64]
 ) -> Iterator[Finding]:
     """Yield a finding for each column of numbers that looks like the target with noise."""
     count = int(np.prod(inputs.values.shape[1:])) if isinstance(inputs, ArrayInputs) else 0
     count = len(inputs.columns) if isinstance(inputs, TableInputs) else count
     if count > MOST_COLUMNS + 1:
         return
-    numbers = [one for one in _features(inputs, target, rows) if not one[3]]
+    rows = np.sort(np.random.default_rng(0).permutation(len(given))[:MOST_ROWS])
+    found = list(_features(inputs, target, given[rows]))
+    numbers = [one for one in found if not one[3]]
     if not numbers:
         return
-    for place, share in noisy_targets(np.stack([one[2] for one in numbers], axis=1), y):
+    categories = [_members(codes) for _, _, codes, are_categories in found if are_categories]
+    beside = np.concatenate(categories, axis=1) if categories else None
+    for place, share in noisy_targets(np.stack([one[2] for one in numbers], axis=1), y[rows], beside):
         what, where = numbers[place][:2]
         message = (
             f"{what} shares {share:.0%} of its variance with the target and the rest with no other column, as the target "
             "with noise would: check whether it is known before the target"
         )
-        yield finding("warning", "target_leak", message, where)
+        yield finding("warning", "noisy_target_leak", message, where)
+
+
+def _members(codes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, k) 1 where a sample is of one of the commonest categories, at most `MOST_CATEGORIES`."""
+    values, counts = np.unique(codes, return_counts=True)
+    commonest = values[np.argsort(-counts, kind="stable")[:MOST_CATEGORIES]]
+    members: NDArray[np.float64] = np.equal(codes[:, None], commonest[None]).astype(np.float64)
+    return members
 
 
 def _with_target(dataset: Dataset) -> Dataset:

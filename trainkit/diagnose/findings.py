@@ -63,6 +63,8 @@ LEAST_HEALTHY = 0.7
 """Probability that no change helped beyond chance from which on a run is healthy."""
 BY_CONTROL = 0.9
 """Confidence in a leak that the control of copies shows, though the record alone does not."""
+SELDOM = 0.5
+"""`next_choice` up to which it is a reason that is named."""
 WORTH_A_WORD = 0.25
 """Suspicion of too few validation samples from which on a run is not healthy: no run settles it."""
 FOLDED_GAP = 0.15
@@ -497,7 +499,8 @@ class _Conclusion:
         if "leakage" in self.passive:
             tested = [one for one in self.history.tested.values() if "leakage" in one.change.causes]
             columns = [one for one in tested if one.change.name != WITHOUT_COPIES]
-            shown = any(one.effect.high < 0 for one in columns) or (inflation is not None and inflation.low > 0)
+            # a run without a strong column is worse whether it leaks or not
+            shown = inflation is not None and inflation.low > 0
             # without copies training has fewer samples, so that only the control of equal size can refute them
             none = inflation is not None and inflation.high < LEAST_INFLATION and not columns
             factor = 1.2 if shown else 0.4 if none else 1.0
@@ -662,10 +665,11 @@ class _Conclusion:
 
     def _keep_passive(self, code: Code, factor: float, change: TriedChange | None = None, most: float = 0.98) -> None:
         verdict = self.passive[code]
-        confidence = round(min(0.98, most, factor * verdict.confidence), 3)
+        confidence = round(min(0.98, factor * verdict.confidence), 3)
         if confidence < min(LEAST_CONFIDENCE, verdict.confidence):
             self.refuted.append(code)
             return
+        confidence = round(min(confidence, most), 3)
         self.verdicts.append(
             Verdict(code, confidence, verdict.since_epoch, verdict.message, {**verdict.evidence, "source": "record"})
         )
@@ -774,7 +778,8 @@ SERIES = ["train_loss", "val_loss"]
 
 def _next_choice(votes: LabelVotes) -> str:
     """Words on the place of contradicted labels, where it speaks for wrong ones."""
-    return ", and these labels are seldom the model's next choice" if votes.next_choice < 0.5 else ""
+    seldom = votes.next_choice is not None and votes.next_choice < SELDOM
+    return ", and these labels are seldom the model's next choice" if seldom else ""
 
 
 def _calibrated(verdict: Verdict) -> Verdict:

@@ -8,6 +8,8 @@ from typing import Any
 from trainkit.diagnose.record import Record
 from trainkit.spec.facts import feature_columns
 
+LEAKS = ("target_leak", "noisy_target_leak")
+"""Codes of the report's findings on features: that predict the target alone, and that look like the target with noise."""
 SIGNIFICANT_ERRORS = 3.0
 """Standard errors between validation and test: more than 2, because the best epoch was chosen on validation."""
 LEAST_DIFFERENCE = 0.05
@@ -15,17 +17,12 @@ LEAST_DIFFERENCE = 0.05
 
 
 def target_leaking_features(record: Record) -> list[str]:
-    """Return the features in use that predict the target alone: names of columns, or `feature 3` of arrays."""
-    names = [one["where"] for one in record.findings("target_leak")]
+    """Return the features in use that predict the target, or look like it with noise: columns, or `feature 3` of arrays."""
+    names = [one["where"] for one in record.findings(*LEAKS)]
     if record.facts.kind != "table":
         return names
     used = {column.name for column in feature_columns(record.spec, record.facts)}
     return [name for name in names if name in used]
-
-
-def parts_differ(record: Record) -> bool:
-    """Return whether the parts differ, by the dataset report or by the metrics."""
-    return bool(record.findings("drift")) or is_significant(val_against_test(record))
 
 
 def val_against_test(record: Record) -> dict[str, Any] | None:

@@ -33,12 +33,14 @@ POSSIBLE = 0.1
 """Probability by the validation part alone from which on more votes are worth their runs."""
 UPPER_SHARE, LEAST_REST, FEWEST_ERRORS = 0.5, 0.01, 5
 """The surer votes, what they must leave for the other classes, and their errors, of which the labels' place is measured."""
+FEWEST_VOTES, CONFUSED = 250, 0.8
+"""Fewest votes that the regression was fitted on; and `next_choice` from which on classes are confused, not labels wrong."""
 LEAST_PREFERENCE = 0.02
 """e - b from which on the model has a next choice."""
 INTERCEPT, ERROR, SURE_ERROR, TOP_ERROR, NEXT_CHOICE = 5.73, -1.9, 1.53, 0.94, -3.61
 """Of three and more classes: log-odds of wrong labels by the logits of three shares of errors, and by `next_choice`. Fitted
 on votes of scikit-learn's networks on 2,143 draws of the benchmark's datasets with 0, 12, 25 and 40 % of the labels wrong
-(`python -m benchmarks.diagnosis.vote_map --draws 2500`). On datasets that were left out of the fit the area under the ROC
+(`python -m benchmarks.diagnosis.vote_map`). On datasets that were left out of the fit the area under the ROC
 curve was 0.95; by the limits above, 0.71."""
 
 
@@ -55,8 +57,9 @@ class LabelVotes:
     top_samples: int
     top_error: float
     classes: int
-    next_choice: float = 1.0
-    """1 where contradicted labels are what the model holds next likely, as often as it says; 0 where they are any class."""
+    next_choice: float | None = None
+    """1 where contradicted labels are what the model holds next likely, as often as it says; 0 where they are any class;
+    None where it cannot be told: two classes, few errors, or a model without a preference."""
     suspects: tuple[int, ...] = ()
     """Row numbers of the labels that are contradicted most surely, at most 100."""
 
@@ -66,23 +69,29 @@ class LabelVotes:
 
     @property
     def probability(self) -> float:
-        """Probability that labels are wrong.
+        """Probability that labels are wrong; 0 where votes are guessed, or errors, of the sure votes too, are too few.
 
-        Two classes: that the errors are above both limits, by their standard errors. Of the sure votes: `LEAST_ERROR`, and
-        `EVEN` of the errors of all; of the surest: `LEVEL` of those of the sure ones. More classes: a logistic regression
-        on the errors of all, of the sure and of the surest votes, and on `next_choice`.
+        With a known `next_choice` and 250 votes: a logistic regression on the errors of all, of the sure and of the surest
+        votes, and on `next_choice`; at most 0.5 where the labels are the model's next choice. Else `by_limits`.
         """
         if self.error > GUESSED * (1 - 1 / max(self.classes, 2)) or min(self.error, self.sure_high) < LEAST_ERROR:
             return 0.0
-        if self.classes > 2:
-            z = (
-                INTERCEPT
-                + ERROR * _logit(self.error, self.samples)
-                + SURE_ERROR * _logit(self.sure_error, self.sure_samples)
-            )
-            z += TOP_ERROR * _logit(self.top_error, self.top_samples) + NEXT_CHOICE * self.next_choice
-            return 1 / (1 + math.exp(-z))
-        if self.sure_error > MOST_WRONG:
+        if self.next_choice is None or self.samples < FEWEST_VOTES:
+            return self.by_limits
+        z = INTERCEPT + ERROR * _logit(self.error, self.samples) + NEXT_CHOICE * self.next_choice
+        z += SURE_ERROR * _logit(self.sure_error, self.sure_samples) + TOP_ERROR * _logit(
+            self.top_error, self.top_samples
+        )
+        likely = 1 / (1 + math.exp(-z))
+        return likely if self.next_choice < CONFUSED else min(likely, 0.5)
+
+    @property
+    def by_limits(self) -> float:
+        """Probability that the errors are above both limits, by their standard errors.
+
+        Of the sure votes: `LEAST_ERROR`, and `EVEN` of the errors of all; of the surest: `LEVEL` of those of the sure ones.
+        """
+        if self.error > GUESSED * (1 - 1 / max(self.classes, 2)) or self.sure_error > MOST_WRONG:
             return 0.0
         sure = _above(self.sure_error, max(LEAST_ERROR, EVEN * self.error), self.sure_samples)
         return sure * _above(self.top_error, LEVEL * self.sure_error, self.top_samples)
@@ -127,14 +136,16 @@ def count_votes(runs: Sequence[SampleScores]) -> LabelVotes | None:
     )
 
 
-def _next_choice(runs: Sequence[SampleScores], rank: np.ndarray[Any, np.dtype[np.float64]], classes: int) -> float:
-    """(r - b) / (e - b) over the errors of the surer votes, between 0 and 1.5; 1 where it cannot be told.
+def _next_choice(
+    runs: Sequence[SampleScores], rank: np.ndarray[Any, np.dtype[np.float64]], classes: int
+) -> float | None:
+    """(r - b) / (e - b) over the errors of the surer votes, between 0 and 1.5; None where it cannot be told.
 
     r: mean share that the label has of what the vote leaves, p_label / (1 - p_vote); e: the same where labels follow the
     model, sum of p_k^2 / (1 - p_vote)^2 over the other classes k; b = 1 / (K - 1), where they are any of these.
     """
     if classes < 3:
-        return 1.0
+        return None
     vote = np.concatenate([one.confidence for one in runs if one.confidence is not None])
     label = np.exp(-np.concatenate([one.loss for one in runs]))
     wrong = np.concatenate([~one.correct for one in runs])
@@ -143,12 +154,12 @@ def _next_choice(runs: Sequence[SampleScores], rank: np.ndarray[Any, np.dtype[np
     if chosen.sum() < FEWEST_ERRORS:
         chosen = wrong & (1 - vote >= LEAST_REST)
     if chosen.sum() < FEWEST_ERRORS:
-        return 1.0
+        return None
     rest, any_class = 1 - vote[chosen], 1 / (classes - 1)
     share = float(np.minimum(label[chosen] / rest, 1).mean())
     expected = float(np.clip((squares[chosen] - vote[chosen] ** 2) / rest**2, any_class, 1).mean())
     if expected - any_class < LEAST_PREFERENCE:
-        return 1.0  # the model has no next choice
+        return None  # the model has no next choice
     return float(np.clip((share - any_class) / (expected - any_class), 0, 1.5))
 
 

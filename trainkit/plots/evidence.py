@@ -407,7 +407,7 @@ def _recall_panel(axes: Axes, record: Record) -> None:
 
 
 def _errors_panel(axes: Axes, record: Record) -> None:
-    """Draw the confusion matrix without its diagonal: even errors look like label noise."""
+    """Draw the confusion matrix without its diagonal: which classes are taken for which."""
     evaluation = record.evaluation or {}
     counts, names = (
         np.array(evaluation["confusion_matrix"], float),

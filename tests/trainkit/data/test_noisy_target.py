@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine, make_blobs
 
 from trainkit.data import Column, Dataset, TableInputs
 from trainkit.data.dataset import make_dataset
@@ -96,8 +96,9 @@ def test_what_is_too_small_or_too_wide_is_left_alone() -> None:
     st.integers(0, 10_000),
     st.sampled_from(["class", "number", "one"]),
     st.sampled_from([0.0, 1e-300, 1.0, 1e150, 1e300]),
+    st.booleans(),
 )
-def test_any_numbers_are_answered(n: int, d: int, seed: int, target: str, size: float) -> None:
+def test_any_numbers_are_answered(n: int, d: int, seed: int, target: str, size: float, strong: bool) -> None:
     random = np.random.default_rng(seed)
     x = random.normal(size=(n, d)) * size * (random.random(d) < 0.8)
     x[random.random((n, d)) < 0.02] = np.nan
@@ -110,12 +111,45 @@ def test_any_numbers_are_answered(n: int, d: int, seed: int, target: str, size: 
         assert 0.6 <= share <= 1.01
 
 
+def test_columns_that_are_all_alike_are_no_exception() -> None:
+    """Four blobs' coordinates, and thirty that the class alone relates, beside four that are related otherwise."""
+    x, y = make_blobs(300, n_features=4, centers=3, random_state=0)
+    assert noisy_targets(x, y) == []
+    x, y = related()
+    many = 3 * y[:, None] + np.random.default_rng(1).normal(size=(len(y), 30))
+    assert noisy_targets(np.concatenate([x, many], axis=1), y) == []
+
+
+def test_a_column_that_a_category_is_related_to_is_not_blamed() -> None:
+    random = np.random.default_rng(0)
+    x, _ = related(600, 5)
+    kind = random.integers(0, 5, 600)
+    strong = np.array([-2.0, -1, 0, 1, 3])[kind] + 0.5 * random.normal(size=600)
+    y = 2 * strong + 0.3 * random.normal(size=600)
+    assert [place for place, _ in noisy_targets(beside(x, strong), y)] == [5]
+    members = (kind[:, None] == np.arange(5)).astype(float)
+    assert noisy_targets(beside(x, strong), y, members) == []
+    columns = {f"c{place}": Column(values) for place, values in enumerate(beside(x, strong).T)}
+    columns["kind"] = Column(kind.astype(np.int32), tuple("abcde"))
+    columns["y"] = Column(y)
+    assert find_target_leaks(make_dataset("table", TableInputs(columns), None, None, None, target="y")) == []
+
+
+@pytest.mark.parametrize("size", [1e300, 1e308])
+def test_the_largest_numbers_do_not_overflow(size: float) -> None:
+    random = np.random.default_rng(0)
+    y = random.uniform(-1.7, 1.7, 2000) * size
+    x = random.normal(size=(2000, 5)) + random.normal(size=(2000, 1))
+    assert [place for place, _ in noisy_targets(beside(x, y / size + 0.2 * random.normal(size=2000)), y)] == [5]
+    noisy_targets(x * size, y)
+
+
 def test_a_dataset_reports_the_column_with_what_it_shares() -> None:
     x, y = related()
     x = beside(x, with_noise(y, 0.5))
     (found,) = find_target_leaks(Dataset.from_arrays(x.astype(np.float32), y))
     assert found["where"] == "feature 6"
-    assert found["code"] == "target_leak"
+    assert found["code"] == "noisy_target_leak"
     assert found["message"].startswith("feature 6 shares 8")
     columns = {f"c{place}": Column(values.astype(np.float64)) for place, values in enumerate(x.T)}
     columns["y"] = Column(y.astype(np.int32), ("no", "yes"))

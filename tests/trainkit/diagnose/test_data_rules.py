@@ -180,6 +180,13 @@ def test_leakage_by_a_target_leaking_column() -> None:
     assert diagnosis.verdicts[0].message.startswith('Column "b" alone predicts')
     (offer,) = diagnosis.recommendations
     assert offer.spec["dataset"] == {"id": "ds_1", "target": "y", "ignore": ["b"]}
+    alone = leakage(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **leaks))
+    leaks["report"]["findings"][0]["code"] = "noisy_target_leak"
+    noisy = leakage(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **leaks))
+    assert alone is not None
+    assert noisy is not None
+    assert noisy.confidence < alone.confidence, "a column that alone causes the target looks the same"
+    assert noisy.evidence["features"] == ["b"]
     # it has been left out already
     without = {"dataset": {"id": "ds_1", "target": "y", "ignore": ["b"]}}
     assert leakage(record(without, table(), **falls, **leaks)) is None

@@ -88,7 +88,7 @@ def test_every_plot_takes_every_name(name: str, drawn: list[str]) -> None:
     run = record(evaluation={"split": "test", **matrix}, train_loss=[2.0, 1.0], val_loss=[2.0, 1.5])
     numbers = {
         "samples": dict.fromkeys(classes, 4),
-        "evenness_of_errors": 0.5,
+        "conflicting_samples": 0,
         "largest_features": {name: 9.0, "b": 1.0},
     }
     verdict = {

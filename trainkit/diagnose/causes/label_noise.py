@@ -20,7 +20,7 @@ CONFLICTING_SHARE = 0.01
 MIN_EVALUATIONS = 6
 """Least number of evaluations to find a peak and a fall from it."""
 MEMORISED_GAP = 0.15
-"""Least difference of training and validation skill where validation has learnt next to nothing."""
+"""Skill by which training is ahead of the best validation from which on it may have learnt wrong labels by heart."""
 
 
 def evidence(record: Record) -> Verdict | None:

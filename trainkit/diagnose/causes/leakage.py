@@ -8,7 +8,7 @@ import numpy as np
 
 from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.estimates import kept_metrics
-from trainkit.diagnose.held_out_data import target_leaking_features
+from trainkit.diagnose.held_out_data import LEAKS, target_leaking_features
 from trainkit.diagnose.record import Record, leading_count
 from trainkit.diagnose.spec_changes import Change, Patch
 from trainkit.diagnose.verdicts import BY_VALIDATION, Verdict, graded_confidence
@@ -17,6 +17,8 @@ LEAKED_SHARE = 0.01
 """Share of held-out samples with a duplicate in training that counts as leakage."""
 DUPLICATE_SHARE = 0.05
 """Share of exact duplicates in randomly split data that counts as leakage."""
+TELLS_IT, SHARES_MUCH = 0.9, 0.6
+"""Confidence in a feature that predicts the target alone, and in one that looks like the target with noise."""
 LEAST_INFLATION = 0.01
 """Least rise of the validation accuracy or R^2 by duplicates that is blamed on them."""
 HARMLESS = 0.2
@@ -28,7 +30,7 @@ def evidence(record: Record) -> Verdict | None:
 
     - predefined parts: 1 % or more of the held-out samples are exact or near duplicates of training samples;
     - a random split: 5 % or more of all samples are exact duplicates, some of which fall into different parts;
-    - a feature in use that predicts the target alone, by the dataset report.
+    - a feature in use that predicts the target alone, or looks like the target with noise, by the dataset report.
 
     Duplicates count where they inflate the metric (`_inflation`): a model that is as good on unseen samples as on its
     training samples gains nothing from them.
@@ -41,16 +43,19 @@ def _target_leak(record: Record) -> Verdict | None:
     names = target_leaking_features(record)
     if not names:
         return None
-    found = [one["message"] for one in record.findings("target_leak") if one["where"] in names]
+    findings = [one for one in record.findings(*LEAKS) if one["where"] in names]
+    alone, found = any(one["code"] == "target_leak" for one in findings), [one["message"] for one in findings]
     return Verdict(
         "leakage",
-        0.9,
+        TELLS_IT if alone else SHARES_MUCH,
         None,
         f"{found[0][0].upper()}{found[0][1:]}.",
         {
             "features": names[:20],
             "findings": found[:10],
-            "cannot_tell": "If the feature is known when a prediction is made, it is no leak and the task is easy.",
+            "cannot_tell": "If the feature is known when a prediction is made, it is no leak and the task is easy."
+            if alone
+            else "A feature that alone causes the target looks the same. Known when a prediction is made, it is no leak.",
             "series": ["val_loss", "val_accuracy"] if record.classification else ["val_loss", "val_r2"],
         },
     )
