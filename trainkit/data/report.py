@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import duplicates
-from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs, table_of
+from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs, table_of
 from trainkit.data.decoding import channels, is_deep
 from trainkit.data.drift import MOST_FEATURES, find_drift
 from trainkit.data.findings import Finding, finding
@@ -73,6 +73,7 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         findings += _whole_targets(dataset.targets)
     if isinstance(dataset.inputs, ArrayInputs):
         findings += _constant_features(dataset.inputs)
+    if isinstance(dataset.inputs, ArrayInputs | SequenceInputs):
         result["feature_statistics"] = _feature_statistics(dataset.inputs)
     findings += [*find_target_leaks(dataset), *find_drift(dataset, brightness)]
     result["findings"] = sorted(findings, key=lambda found: SEVERITIES.index(found["severity"]))
@@ -218,8 +219,8 @@ def _constant_features(inputs: ArrayInputs) -> list[dict[str, str]]:
     return [finding("info", "constant_column", f"{len(constant)} of {rows.shape[1]} features are constant", listed)]
 
 
-def _feature_statistics(inputs: ArrayInputs) -> dict[str, list[float]]:
-    """Return `index` and `rms` (root mean square) of the features; of many features evenly spread ones."""
+def _feature_statistics(inputs: ArrayInputs | SequenceInputs) -> dict[str, list[float]]:
+    """Return `index` and `rms` (root mean square) of the features, over all steps; of many features evenly spread ones."""
     rows = inputs.values.reshape(len(inputs.values), -1)
     index = range(0, rows.shape[1], max(1, -(-rows.shape[1] // MOST_FEATURES)))
     with np.errstate(over="ignore", invalid="ignore"):

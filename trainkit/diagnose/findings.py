@@ -499,8 +499,8 @@ class _Conclusion:
         if "leakage" in self.passive:
             tested = [one for one in self.history.tested.values() if "leakage" in one.change.causes]
             columns = [one for one in tested if one.change.name != WITHOUT_COPIES]
-            # a run without a strong column is worse whether it leaks or not
-            shown = inflation is not None and inflation.low > 0
+            # of a run that has learnt little the control says next to nothing, and without a strong column any is worse
+            shown = inflation is not None and inflation.low > 0 and not self.verdicts
             # without copies training has fewer samples, so that only the control of equal size can refute them
             none = inflation is not None and inflation.high < LEAST_INFLATION and not columns
             factor = 1.2 if shown else 0.4 if none else 1.0

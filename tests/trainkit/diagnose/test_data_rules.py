@@ -22,6 +22,7 @@ from tests.support.diagnosis_records import (
     well,
 )
 from trainkit.data import Dataset
+from trainkit.data.dataset import SequenceInputs, make_dataset
 from trainkit.data.report import report
 from trainkit.diagnose.causes import CAUSES
 from trainkit.diagnose.causes.class_imbalance import evidence as class_imbalance
@@ -65,6 +66,9 @@ def test_unscaled_inputs_reads_the_report_of_arrays() -> None:
     values = np.array([[3.0, 0.0, 100.0], [-4.0, 0.0, 100.0]])
     data_report = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
     assert data_report["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
+    sequences = SequenceInputs(values.astype(np.float32), np.array([0, 1, 2]))
+    of_steps = report(make_dataset("sequences", sequences, np.array([0, 1]), ("a", "b"), None), "", {})
+    assert of_steps["feature_statistics"] == data_report["feature_statistics"]
 
 
 def test_label_noise_memorised() -> None:
