@@ -97,14 +97,17 @@ def recommendations(record: Record) -> Iterator[Change]:
 
 def interventions(record: Record) -> Iterator[Intervention]:
     code, scale = "vanishing_gradients", init_scale(record)
-    if scale is not None and scale.spread >= EQUAL_WEIGHTS and scale.ratio < SMALL_WEIGHTS:
+    small = scale is not None and scale.spread >= EQUAL_WEIGHTS and scale.ratio < SMALL_WEIGHTS
+    bounded = getattr(record.spec.model, "activation", "relu") in ("sigmoid", "tanh")
+    if small:
         yield standard_init(record, code, 0.85)
-    if getattr(record.spec.model, "activation", "relu") in ("sigmoid", "tanh"):
+    if bounded:
         patch = model_patch(record, activation="relu", **init_fields(record, "he_normal"))
         why = "relu does not shrink the gradient of active units."
         yield Intervention("relu", code, patch, "val_loss", why, 0.85)
-    yield from fewer_layers(record, code, 0.8)
-    yield from batch_norm(record, code, 0.75)
+    # relu with the usual weights keeps the size of the gradient (He et al. 2015): depth fails for another reason then
+    yield from fewer_layers(record, code, 0.8 if small or bounded else 0.6)
+    yield from batch_norm(record, code, 0.75 if small or bounded else 0.5)
 
 
 CAUSE = Cause(
