@@ -351,7 +351,7 @@ class _Conclusion:
         ):
             self.refuted.append(code)
         elif code in self.passive:
-            self._keep_passive(code, 0.8, best.change)
+            self._keep_passive(code, 0.8, best.change, self._behind_repairs)
         elif self.history.priors.get(code, 0.0) >= SUSPECTED and effect.gain >= MATERIAL_RECALL and not alike:
             self._suspect(code, 0.5, f"{best.change.name} gained {effect.gain:.2g} of recall, which may be chance")
 
