@@ -178,7 +178,9 @@ def plot_reliability(points: Sequence[tuple[float, bool]], title: str, file: Pat
         share = right / count
         axes.errorbar([mean], [share], [[share - low], [high - share]], fmt="o", color="C0", capsize=3)
         side, place = ("right", -6) if mean > 0.9 else ("left", 6)  # inside the frame
-        axes.annotate(f"{right} of {count}", (mean, share), (place, -12), textcoords="offset points", fontsize=8, ha=side)
+        axes.annotate(
+            f"{right} of {count}", (mean, share), (place, -12), textcoords="offset points", fontsize=8, ha=side
+        )
     axes.set(xlabel="confidence of the main verdict", ylabel="share that is right", xlim=(0.35, 1.02), ylim=(0, 1.02))
     axes.set_title(title, fontsize=9)
     axes.legend(loc="upper left", fontsize=8, frameon=False)

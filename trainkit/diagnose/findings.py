@@ -165,11 +165,12 @@ class _Conclusion:
         )
 
     def _in_order(self) -> list[Verdict]:
-        """Causes first. Where the validation samples have shown a repair beyond noise, they were not too few for it."""
+        """Causes first. What was repaired beyond noise stands before faults of the data that only the record shows."""
         winner = self.attribution.winner
         shown = self._can_refute and winner is not None and winner.helped
         shown = shown and any(one.code == self.attribution.code for one in self.verdicts)
-        last = [one for one in self.verdicts if shown and one.code == "validation_too_small"]
+        unshown = [one for one in self.verdicts if one.code in DATA_CAUSES and one.evidence.get("source") == "record"]
+        last = unshown if shown else []
         return [*order_by_cause([one for one in self.verdicts if one not in last]), *order_by_cause(last)]
 
     def _without_runs(self) -> InvestigationFindings:
