@@ -164,7 +164,7 @@ def test_seeds_that_are_no_range_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--seeds", "1344:1345"], ["--seeds", "0:2", "--final"], ["--seeds", "1343:1345"]]
+    "arguments", [["--seeds", "1544:1545"], ["--seeds", "0:2", "--final"], ["--seeds", "1543:1545"]]
 )
 def test_seeds_of_the_final_figure_need_final_and_take_no_others(arguments: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit):

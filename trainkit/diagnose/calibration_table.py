@@ -9,6 +9,6 @@ date 2026-12-01T07:05:31+00:00; commit 01a552bdf41f; seeds 211:300,1016:1344."""
 HEALTHY = (1.0067, 0.5663, 0.0)
 """54 of 60 were right;
 date 2026-12-01T07:05:31+00:00; commit 01a552bdf41f; seeds 211:300,1016:1344."""
-INVESTIGATED = (1.3399, 0.3658, 0.0)
-"""81 of 88 were right;
-date 2026-12-01T04:00:45+00:00; commit c58da6eda561; seeds 1200:1300; seconds of investigation 60.0."""
+INVESTIGATED = (0.5416, 0.81, 0.0)
+"""148 of 161 were right;
+date 2026-12-01T08:02:41+00:00; commit 0c5fe2696227-dirty; seeds 1344:1544; seconds of investigation 60.0."""

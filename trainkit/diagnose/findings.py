@@ -485,7 +485,8 @@ class _Conclusion:
     def _of_parts(self) -> None:
         """Causes in how the parts were cut: copies, shipped parts, a validation part that is too small."""
         inflation = self.history.inflation
-        if "leakage" not in self.passive and inflation is not None and inflation.low > LEAST_INFLATION:
+        by_control = inflation is not None and inflation.low > LEAST_INFLATION and not self.verdicts
+        if inflation is not None and by_control and "leakage" not in self.passive:
             words = (
                 f"Copies raise {'the accuracy' if self.record.classification else 'R^2'} of validation by "
                 f"{inflation.gain:.2g} (95 % interval {inflation.low:.2g} to {inflation.high:.2g}), against a run without "
