@@ -155,6 +155,7 @@ def fork(
         _reset_signals()
         _redirect(log)
         _close_all_but({0, 1, 2, child_end, *keep})
+        _forget_resource_tracker()
         _scrub_environment(threads)
         raise_oom_score()
         if confinement is not None:
@@ -208,6 +209,12 @@ def _close_all_but(keep: set[int]) -> None:
         if descriptor not in keep:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def _forget_resource_tracker() -> None:
+    """The parent's tracker of shared memory is behind a descriptor that is closed now: the child starts one of its own."""
+    if module := sys.modules.get("multiprocessing.resource_tracker"):
+        module._resource_tracker._fd = module._resource_tracker._pid = None
 
 
 def _scrub_environment(threads: int | None) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,11 @@ def test_a_confined_process_dies_with_its_worker(scene: Scene) -> None:
 
 
 def test_what_libraries_need_works(scene: Scene) -> None:
-    """Temporary files, threads, shared memory, started interpreters with pickled work, a compiler's caches."""
+    """Temporary files, threads, shared memory, started interpreters with pickled work, a compiler's caches.
+
+    The parent has used shared memory as well: its tracker is behind a descriptor that the child does not have.
+    """
+    resource_tracker.ensure_running()
 
     def act() -> None:
         import multiprocessing

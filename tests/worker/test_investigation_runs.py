@@ -152,9 +152,10 @@ def test_a_variant_that_runs_out_of_memory_is_a_result(place: Place, monkeypatch
     investigation = investigate(place, job)
 
     def kill(after: int) -> None:
+        process = training_process(place)
         wait_for_variants(place, investigation, after)
         kills[0] += 1
-        training_process(place).kill()
+        process.kill()
 
     # after the base and two that train alone come three that train as one; then the first of them alone
     for after in (3, 4):
