@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.diagnosis.datasets import POOL, samples_of
-from trainkit.diagnose.label_votes import LabelVotes, _logit, count_votes
+from trainkit.diagnose.label_votes import LabelVotes, count_votes
 from trainkit.diagnose.sample_scores import SampleScores
 
 SHARES = (0.0, 0.0, 0.0, 0.05, 0.12, 0.25, 0.4)
@@ -63,16 +63,6 @@ def draw(number: int) -> Draw | None:
     return None if votes is None or votes.next_choice is None else (name, share, votes)
 
 
-def features(votes: LabelVotes) -> list[float]:
-    """Return what the map is of, in the order of its constants."""
-    shares = (
-        (votes.error, votes.samples),
-        (votes.sure_error, votes.sure_samples),
-        (votes.top_error, votes.top_samples),
-    )
-    return [*(_logit(share, samples) for share, samples in shares), votes.next_choice or 0.0]
-
-
 def main(arguments: list[str] | None = None) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -84,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         found = [one for one in pool.map(_or_none, range(options.draws), chunksize=4) if one is not None]
     rows = [one for one in found if one[1] == 0 or one[1] >= FEW_WRONG]
-    x, wrong = np.array([features(votes) for _, _, votes in rows]), np.array([share > 0 for _, share, _ in rows])
+    x, wrong = np.array([votes.features for _, _, votes in rows]), np.array([share > 0 for _, share, _ in rows])
     names = np.array([name for name, _, _ in rows])
     held_out = np.zeros(len(rows))
     for name in np.unique(names):

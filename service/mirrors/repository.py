@@ -90,6 +90,7 @@ def jobs_to_backfill(session: Session, mirror: Mirror, limit: int) -> Sequence[s
     """Return ids of started jobs of the mirror's project that it has not copied yet, and whose metrics are there."""
     copied = select(MirroredJob.job_id).where(MirroredJob.mirror_id == mirror.id, MirroredJob.job_id == Job.id)
     jobs = select(Job.id).where(Job.project_id == mirror.project_id, Job.started_at.is_not(None), ~copied.exists())
+    # as text, since paths into JSON differ between the databases; the keys are ours
     has_metrics = or_(Job.purged.is_(None), cast(Job.purged, Text).not_like('%"metrics":%'))
     return session.scalars(jobs.where(has_metrics).order_by(Job.id).limit(limit)).all()
 

@@ -37,8 +37,8 @@ FEWEST_VOTES, CONFUSED = 250, 0.8
 """Fewest votes that the regression was fitted on; and `next_choice` from which on classes are confused, not labels wrong."""
 LEAST_PREFERENCE = 0.02
 """e - b from which on the model has a next choice."""
-INTERCEPT, ERROR, SURE_ERROR, TOP_ERROR, NEXT_CHOICE = 5.68, -2.06, 1.5, 0.96, -3.65
-"""Of three and more classes: log-odds of wrong labels by the logits of three shares of errors, and by `next_choice`. Fitted
+INTERCEPT, WEIGHTS = 5.68, (-2.06, 1.5, 0.96, -3.65)
+"""Of three and more classes: log-odds of wrong labels are linear in `LabelVotes.features`. Fitted
 on votes of scikit-learn's networks on 2,060 draws of the benchmark's datasets with 0, 12, 25 and 40 % of the labels wrong
 (`python -m benchmarks.diagnosis.vote_map`). On datasets that were left out of the fit the area under the ROC
 curve was 0.95; by the limits above, 0.61."""
@@ -78,12 +78,15 @@ class LabelVotes:
             return 0.0
         if self.next_choice is None or self.samples < FEWEST_VOTES:
             return self.by_limits
-        z = INTERCEPT + ERROR * _logit(self.error, self.samples) + NEXT_CHOICE * self.next_choice
-        z += SURE_ERROR * _logit(self.sure_error, self.sure_samples) + TOP_ERROR * _logit(
-            self.top_error, self.top_samples
-        )
+        z = INTERCEPT + sum(weight * value for weight, value in zip(WEIGHTS, self.features, strict=True))
         likely = 1 / (1 + math.exp(-z))
         return likely if self.next_choice < CONFUSED else min(likely, 0.5)
+
+    @property
+    def features(self) -> tuple[float, float, float, float]:
+        """What the regression is of: the logits of the errors of all, of the sure and of the surest votes; `next_choice`."""
+        errors = _logit(self.error, self.samples), _logit(self.sure_error, self.sure_samples)
+        return *errors, _logit(self.top_error, self.top_samples), 0.0 if self.next_choice is None else self.next_choice
 
     @property
     def by_limits(self) -> float:
